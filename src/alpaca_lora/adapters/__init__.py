@@ -1,0 +1,1 @@
+"""Adapters: stored, bound to a contract, merged."""

@@ -1,0 +1,248 @@
+"""The settings of a run: one frozen dataclass, every field documented with its unit.
+
+Names follow alpaca-lora's `finetune.py` where they mean the same. All problems are reported at once, before anything
+is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ConfigError, did_you_mean
+
+SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Settings of one fine-tuning run.
+
+    Raises:
+        ConfigError: with every problem found, not only the first.
+    """
+
+    base_model: str
+    """Base model: a hub id, a folder, or `demo` (SmolLM2-135M-Instruct, a small LLaMA-architecture model)."""
+
+    data: Any
+    """Records: a JSON, JSONL, CSV or Parquet file, a hub id, `seeds` (the built-in 175), or, from Python, a list of
+    dicts or a datasets.Dataset."""
+
+    output_dir: str
+    """Folder the run writes to; it must be new or empty, unless `resume` is set."""
+
+    columns: dict[str, str] | None = None
+    """Names of the data's own columns, e.g. `{"instruction": "question", "output": "answer"}`."""
+
+    prompt_template: str = "alpaca"
+    """A packaged template (`alpaca`, `alpaca_legacy`, `alpaca_short`) or a JSON file in alpaca-lora's format."""
+
+    train_on_inputs: bool = False
+    """Supervise the prompt's tokens too."""
+
+    cutoff_len: int = 512
+    """Most tokens an example may have. Longer responses are cut (EOS stays); records whose prompt alone reaches it are
+    dropped and listed."""
+
+    val_set_size: float = 0.05
+    """Validation records: a count when 1 or more, a fraction of the data when below 1, none when 0."""
+
+    batch_size: int = 128
+    """Examples in an optimizer step, over all devices and micro-batches; honoured exactly."""
+
+    max_tokens: int = 2048
+    """Most tokens a micro-batch may hold, padding included. Changes memory and speed, never the numbers."""
+
+    num_epochs: float = 3
+    """Passes over the training records. An epoch is floor(records / batch_size) steps."""
+
+    max_steps: int | None = None
+    """Optimizer steps to stop after; overrides `num_epochs`."""
+
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW."""
+
+    lr_scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+
+    warmup_steps: float = 0.03
+    """Warm-up: optimizer steps when 1 or more, a fraction of all steps when below 1."""
+
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+
+    max_grad_norm: float = 1.0
+    """Gradient norm to clip at; 0 switches clipping off."""
+
+    lora_r: int = 8
+    """Rank of the LoRA matrices."""
+
+    lora_alpha: float = 16
+    """LoRA's scale: updates are multiplied by alpha / r (alpha / sqrt(r) with `use_rslora`)."""
+
+    lora_dropout: float = 0.05
+    """Dropout in front of the LoRA matrices, in [0, 1)."""
+
+    lora_target_modules: list[str] | Literal["all-linear"] | None = None
+    """Names of the linear modules that get LoRA, `all-linear` for every one but the head, or nothing for
+    alpaca-lora's own choice, q_proj and v_proj."""
+
+    use_rslora: bool = False
+    """Rank-stabilised LoRA (arXiv 2312.03732)."""
+
+    use_dora: bool = False
+    """Weight-decomposed LoRA (arXiv 2402.09353); slower."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more time, far less memory."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the base model's weights and products. `auto`: bfloat16 on CUDA devices that have it, else float32. Adapter
+    weights are always float32."""
+
+    eval_steps: int = 200
+    """Optimizer steps between evaluations; one before the first step and one at the end always happen."""
+
+    save_steps: int = 200
+    """Optimizer steps between checkpoints."""
+
+    save_total_limit: int = 2
+    """Checkpoints kept."""
+
+    seed: int = 42
+    """Seeds the split, the order of records, LoRA's initial values and dropout."""
+
+    report_to: list[str] | str = "none"
+    """Experiment trackers of transformers, e.g. `tensorboard` or `wandb`."""
+
+    sample_instructions: list[str] = field(default_factory=list)
+    """Instructions answered before and after training, to see what changed."""
+
+    resume: bool = False
+    """Continue the run in `output_dir` from its newest checkpoint; every setting must be as it was."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ConfigError(problems)
+
+    @classmethod
+    def make(cls, recipe: str | None = None, **overrides: Any) -> FinetuneConfig:
+        """A config from a recipe's values and overrides; overrides win.
+
+        Args:
+            recipe: A packaged recipe's name, or a YAML file.
+            **overrides: Any field.
+
+        Raises:
+            ConfigError: unknown recipe or field (the nearest known one is named), or a wrong value.
+        """
+        values = {**(load_recipe(recipe) if recipe else {}), **overrides}
+        known = [entry.name for entry in fields(cls)]
+        problems = [f"{key!r} is not a setting.{did_you_mean(key, known)}" for key in values if key not in known]
+        problems += [f"{key} is missing." for key in ("base_model", "data", "output_dir") if key not in values]
+        if problems:
+            raise ConfigError(problems)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the run's alpaca_lora.json stores them; data that is not a path is named by its type."""
+        values = {**self.__dict__, "data": self.data_name}
+        return asdict(self) if isinstance(self.data, str) else values
+
+    @property
+    def data_name(self) -> str:
+        """The data's path or hub id, or the type of an object handed over in Python."""
+        return str(self.data) if isinstance(self.data, str | Path) else f"<{type(self.data).__name__}>"
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes."""
+    folder = resources.files(f"{__package__}.recipes")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """File of a packaged recipe, or `name` itself where it is a file.
+
+    Raises:
+        ConfigError: neither.
+    """
+    names = recipe_names()
+    if name in names:
+        return Path(str(resources.files(f"{__package__}.recipes") / f"{name}.yaml"))
+    if Path(name).is_file():
+        return Path(name)
+    raise ConfigError(
+        f"recipe: {name!r} is neither a recipe nor a file.{did_you_mean(name, names)} Recipes: {', '.join(names)}."
+    )
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The values of a recipe.
+
+    Raises:
+        ConfigError: unknown recipe, or a file that is not a YAML mapping.
+    """
+    import yaml
+
+    path = recipe_path(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe: {path} is not valid YAML: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"recipe: {path} must hold 'setting: value' lines.")
+    return dict(values)
+
+
+def _problems(config: FinetuneConfig) -> Any:
+    """Yield a sentence for everything that can be known to be wrong from the settings alone."""
+    for name in ("batch_size", "max_tokens", "lora_r", "eval_steps", "save_steps", "save_total_limit"):
+        value = getattr(config, name)
+        if not _is_int(value) or value < 1:
+            yield f"{name}: {value!r} must be a whole number of at least 1."
+    if not _is_int(config.cutoff_len) or config.cutoff_len < 8:
+        yield f"cutoff_len: {config.cutoff_len!r} must be a whole number of tokens, at least 8."
+    if not _is_int(config.seed) or config.seed < 0:
+        yield f"seed: {config.seed!r} must be a whole number of at least 0."
+    if config.max_steps is not None and (not _is_int(config.max_steps) or config.max_steps < 1):
+        yield f"max_steps: {config.max_steps!r} must be a whole number of at least 1, or left out."
+    for name in ("learning_rate", "lora_alpha", "num_epochs"):
+        value = getattr(config, name)
+        if not _is_number(value) or value <= 0:
+            yield f"{name}: {value!r} must be a number above 0."
+    for name in ("weight_decay", "max_grad_norm", "warmup_steps"):
+        value = getattr(config, name)
+        if not _is_number(value) or value < 0:
+            yield f"{name}: {value!r} must be a number of at least 0."
+    if not _is_number(config.lora_dropout) or not 0 <= config.lora_dropout < 1:
+        yield f"lora_dropout: {config.lora_dropout!r} must be in [0, 1)."
+    if not _is_number(config.val_set_size) or config.val_set_size < 0:
+        yield f"val_set_size: {config.val_set_size!r} must be a count, a fraction below 1, or 0."
+    for name in ("train_on_inputs", "use_rslora", "use_dora", "gradient_checkpointing", "resume"):
+        if not isinstance(getattr(config, name), bool):
+            yield f"{name}: {getattr(config, name)!r} must be true or false."
+    if config.dtype not in ("auto", "float32", "bfloat16"):
+        yield f"dtype: {config.dtype!r} must be auto, float32 or bfloat16."
+    if config.lr_scheduler not in SCHEDULERS:
+        yield f"lr_scheduler: {config.lr_scheduler!r} must be one of {', '.join(SCHEDULERS)}."
+    for name in ("base_model", "output_dir", "prompt_template"):
+        if not isinstance(getattr(config, name), str | Path) or not str(getattr(config, name)):
+            yield f"{name}: {getattr(config, name)!r} must be a path or a name."
+    targets = config.lora_target_modules
+    if targets is not None and targets != "all-linear" and (isinstance(targets, str) or not targets):
+        yield f"lora_target_modules: {targets!r} must be a list of module names, 'all-linear', or left out."
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,96 @@
+"""Step plans as a dataset the Trainer can walk: an item is a pack, `packs a step` items are a step.
+
+Resuming is skipping: item i of epoch e is the same pack in every process and every run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..errors import ConfigError
+from .packs import Pack, build_pack
+from .plan import Planner, StepPlan
+
+
+class StepDataset(Dataset):
+    """The packs of one epoch, step after step; `set_epoch` moves on.
+
+    Args:
+        planner: Plans a step.
+        batch_size: Examples in a step.
+        seed: Of the permutation.
+        epochs: Epochs that will be walked: the packs a step are the most any of their steps needs.
+
+    Raises:
+        ConfigError: there are fewer examples than `batch_size`, or fewer examples in a step than ranks.
+    """
+
+    def __init__(self, planner: Planner, batch_size: int, seed: int, epochs: float) -> None:
+        count = len(planner.examples)
+        if batch_size > count:
+            raise ConfigError(
+                f"batch_size: {batch_size} is more than the {count} training examples. "
+                f"Lower batch_size to {count} or less, or give more data."
+            )
+        if batch_size < planner.ranks:
+            raise ConfigError(f"batch_size: {batch_size} examples cannot be split over {planner.ranks} processes.")
+        self.planner, self.batch_size, self.seed = planner, batch_size, seed
+        self.steps_per_epoch = count // batch_size
+        self.packs_per_step = max(
+            planner.packs_needed(members)
+            for epoch in range(math.ceil(epochs))
+            for members in planner.step_members(batch_size, seed, epoch)
+        )
+        self.epoch = -1
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Plan an epoch; the Trainer calls this before it starts."""
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        members = self.planner.step_members(self.batch_size, self.seed, epoch)
+        self.plans: list[StepPlan] = [self.planner.plan(step, self.packs_per_step) for step in members]
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.packs_per_step
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, pack = divmod(index, self.packs_per_step)
+        return _item(self.planner, self.plans[step], pack)
+
+
+class PackDataset(Dataset):
+    """Every example once, in as few packs as `max_tokens` allows: what an evaluation walks."""
+
+    def __init__(self, planner: Planner) -> None:
+        members = np.arange(len(planner.examples))
+        self.planner = planner
+        self.plan = planner.plan(members, min(planner.packs_needed(members), len(members)))
+
+    def __len__(self) -> int:
+        return len(self.plan.packs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return _item(self.planner, self.plan, index)
+
+
+def _item(planner: Planner, plan: StepPlan, pack: int) -> dict[str, Any]:
+    return {
+        "pack": build_pack(planner.examples, plan.packs[pack], planner.layout),
+        "supervised_in_step": plan.supervised_tokens,
+        "computed_in_step": plan.computed_tokens,
+    }
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """One pack as tensors; the shapes are those of `Pack`, absent fields are left out."""
+    (item,) = items
+    pack: Pack = item["pack"]
+    tensors = {name: torch.from_numpy(array) for name, array in pack._asdict().items() if array is not None}
+    return {**tensors, "supervised_in_step": item["supervised_in_step"], "computed_in_step": item["computed_in_step"]}

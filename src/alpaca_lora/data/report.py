@@ -1,0 +1,84 @@
+"""What training would see: counts, lengths, truncation, supervised tokens, and a few examples in colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .records import RecordSet
+from .tokens import Encoder, Examples
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+_SHOWN_NUMBERS = 8
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Facts about encoded records. `print(report)` shows them; `examples_shown` adds the coloured examples."""
+
+    records: RecordSet
+    examples: Examples
+    encoder: Encoder
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """Name and value of every fact."""
+        examples, total = self.examples, int(self.examples.lengths.sum())
+        supervised = int(examples.supervised.sum())
+        ends = examples.ids[examples.offsets[1:] - 1]
+        dropped = {**self.records.dropped, "prompt reaches cutoff_len": examples.too_long}
+        return {
+            "records": f"{len(self.records):,} from {self.records.source}",
+            "with input": f"{np.mean([bool(record.input) for record in self.records.records]):.1%}",
+            **{f"dropped, {reason}": _numbers(numbers) for reason, numbers in dropped.items() if numbers},
+            "examples": f"{len(examples):,}",
+            "tokens": f"{total:,} ({total / len(examples):.1f} an example)",
+            "supervised tokens": f"{supervised:,} ({supervised / total:.1%})",
+            "response cut": _numbers(examples.truncated) if examples.truncated else "none",
+            "special tokens in text": _numbers(examples.special_text) if examples.special_text else "none",
+            "ending in EOS": f"{np.mean(ends == self.encoder.eos_id):.0%}",
+            "example length": _quantiles(examples.lengths),
+            "prompt length": _quantiles(examples.prompt_lens),
+            "response length": _quantiles(examples.lengths - examples.prompt_lens),
+        }
+
+    def __str__(self) -> str:
+        width = max(map(len, self.rows))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self.rows.items())
+
+    def examples_shown(self, count: int = 3) -> list[Text]:
+        """The first examples as rich Texts: prompt dim, supervised tokens in alternating green, EOS reversed."""
+        return [self._shown(index) for index in range(min(count, len(self.examples)))]
+
+    def _shown(self, index: int) -> Text:
+        from rich.text import Text
+
+        ids = self.examples[index].ids.tolist()
+        first = int(self.examples.supervised_from[index])
+        tokenizer: Any = self.encoder.tokenizer
+        text = Text(f"record {self.examples.record_numbers[index]}: ", style="bold")
+        text.append(tokenizer.decode(ids[:first], clean_up_tokenization_spaces=False), style="dim")
+        done = ""
+        for k in range(first, len(ids) - 1):
+            grown = self.encoder.decode(ids[first : k + 1])
+            if not grown.endswith("\N{REPLACEMENT CHARACTER}"):
+                text.append(grown[len(done) :], style="green" if k % 2 else "bright_green")
+                done = grown
+        text.append(tokenizer.convert_ids_to_tokens(ids[-1]), style="reverse green")
+        return text
+
+
+def _numbers(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN_NUMBERS]))
+    return f"{len(numbers):,} (record {shown}{', ...' if len(numbers) > _SHOWN_NUMBERS else ''})"
+
+
+def _quantiles(values: np.ndarray) -> str:
+    found = np.quantile(values, _QUANTILES)
+    named = zip(("min", "5%", "25%", "median", "75%", "95%", "max"), found, strict=True)
+    return "  ".join(f"{name} {value:.0f}" for name, value in named)

@@ -1,0 +1,61 @@
+"""Errors a user can act on.
+
+Every message names the offending value, the rule, and the next action. `AlpacaLoraError` is the root, so that one
+`except` in a notebook or in `cli.py` catches them all; each child also is the built-in error a Python user expects.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlpacaLoraError(Exception):
+    """Root of every error this library raises on purpose."""
+
+
+class ConfigError(AlpacaLoraError, ValueError):
+    """A setting is wrong. `problems` lists every problem found, not only the first."""
+
+    def __init__(self, problems: str | list[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        if len(self.problems) == 1:
+            message = self.problems[0]
+        else:
+            message = f"{len(self.problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(message)
+
+
+class DataError(AlpacaLoraError, ValueError):
+    """Records cannot be used as they are; the message names file, line or record number, and the fix."""
+
+
+class TemplateError(AlpacaLoraError, ValueError):
+    """A prompt template is malformed or uses more than the bare fields `{instruction}` and `{input}`."""
+
+
+class ModelError(AlpacaLoraError, ValueError):
+    """A base model, its tokenizer or their pairing cannot be used."""
+
+
+class AdapterError(AlpacaLoraError, ValueError):
+    """An adapter is damaged, incomplete, or belongs to another base."""
+
+
+class TrainingError(AlpacaLoraError, RuntimeError):
+    """Training had to stop."""
+
+
+class MissingDependencyError(AlpacaLoraError, ImportError):
+    """An optional package is needed; the message says what to install."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The choice nearest to `word`, as a sentence to append, or "" when none is near.
+
+    Example:
+        >>> did_you_mean("instrution", ["instruction", "input", "output"])
+        " Did you mean 'instruction'?"
+    """
+    near = difflib.get_close_matches(word, list(choices), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

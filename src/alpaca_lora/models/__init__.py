@@ -1,0 +1,1 @@
+"""Models: base models, and what is put on them."""

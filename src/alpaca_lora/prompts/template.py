@@ -1,0 +1,138 @@
+"""The wording that turns a record into prompt and response text.
+
+In: instruction and input. Out: the prompt, byte for byte. A template is alpaca-lora's own JSON format, loaded unchanged:
+
+    {"description": "...", "prompt_input": "... {instruction} ... {input} ...",
+     "prompt_no_input": "... {instruction} ...", "response_split": "### Response:"}
+
+Only the bare fields `{instruction}` and `{input}` are allowed, each is substituted once, and what a record's text
+contains is never parsed: `{input}` inside an instruction stays those seven characters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+from ..errors import TemplateError, did_you_mean
+
+_KEYS = ("description", "prompt_input", "prompt_no_input", "response_split")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt template.
+
+    Example:
+        >>> Template.load("alpaca_short").prompt("Name a colour.")
+        '### Instruction:\\nName a colour.\\n\\n### Response:\\n'
+    """
+
+    name: str
+    """Packaged name, or the path it was loaded from."""
+    description: str
+    prompt_input: str
+    """Prompt of a record with an input; holds `{instruction}` and `{input}`."""
+    prompt_no_input: str
+    """Prompt of a record without input; holds `{instruction}`."""
+    response_split: str
+    """The response header. Kept for other tools: this library never searches for it."""
+
+    def __post_init__(self) -> None:
+        _check_fields(self.name, "prompt_input", self.prompt_input, {"instruction", "input"})
+        _check_fields(self.name, "prompt_no_input", self.prompt_no_input, {"instruction"})
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Template:
+        """Load a packaged template by name, or any JSON file in alpaca-lora's format.
+
+        Raises:
+            TemplateError: unknown name, unreadable file, missing key, or a field other than the two allowed.
+        """
+        text, name = _read(str(name_or_path))
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise TemplateError(f"{name}: not valid JSON: {error}. A template is one object with {_KEYS}.") from error
+        return cls.from_dict(fields, name)
+
+    @classmethod
+    def from_dict(cls, fields: object, name: str = "<dict>") -> Template:
+        """Build a template from the four keys of alpaca-lora's format; `description` may be absent."""
+        if not isinstance(fields, dict):
+            raise TemplateError(f"{name}: a template is one JSON object with {_KEYS}, not {type(fields).__name__}.")
+        values = {"description": "", **{key: value for key, value in fields.items() if key != "name"}}
+        missing = [key for key in _KEYS if key not in values]
+        if missing:
+            hint = did_you_mean(missing[0], set(values) - set(_KEYS))
+            raise TemplateError(f"{name}: template key {missing[0]!r} is missing.{hint} It needs {_KEYS}.")
+        for key in _KEYS:
+            if not isinstance(values[key], str):
+                raise TemplateError(f"{name}: template key {key!r} is {type(values[key]).__name__}; it must be text.")
+        return cls(name=name, **{key: values[key] for key in _KEYS})
+
+    def prompt(self, instruction: str, input: str = "") -> str:
+        """The prompt for one record; the response follows it directly.
+
+        Args:
+            instruction: What to do.
+            input: Context; `prompt_no_input` is used where it is empty.
+        """
+        values = {"instruction": instruction, "input": input}
+        text = self.prompt_input if input else self.prompt_no_input
+        return "".join(
+            literal + (values[field] if field else "") for literal, field, _, _ in string.Formatter().parse(text)
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """The template's name and bytes, as the contract stores them."""
+        return asdict(self)
+
+    @property
+    def sha256(self) -> str:
+        """Hash over the bytes that reach the model (not the name or the description)."""
+        return hashlib.sha256(json.dumps([self.prompt_input, self.prompt_no_input]).encode()).hexdigest()
+
+
+def template_names() -> list[str]:
+    """Names of the packaged templates."""
+    folder = resources.files(__package__) / "templates"
+    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+
+
+def _read(name: str) -> tuple[str, str]:
+    """Text and display name of a packaged template or a file."""
+    if name in template_names():
+        return (resources.files(__package__) / "templates" / f"{name}.json").read_text(encoding="utf-8"), name
+    path = Path(name)
+    if path.is_file():
+        return path.read_text(encoding="utf-8-sig"), name
+    names = template_names()
+    raise TemplateError(
+        f"prompt_template: {name!r} is neither a packaged template nor a file."
+        f"{did_you_mean(name, names)} Packaged: {', '.join(names)}."
+    )
+
+
+def _check_fields(name: str, key: str, text: str, wanted: set[str]) -> None:
+    """Allow bare `{instruction}` and `{input}` only: no attributes, indexes, conversions or format specs."""
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise TemplateError(f"{name}: {key}: {error}. Write a literal brace twice: '{{{{' or '}}}}'.") from error
+    found = [field for _, field, _, _ in parts if field is not None]
+    for _, field, spec, conversion in parts:
+        if field is not None and (field not in wanted or spec or conversion):
+            shown = "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+            raise TemplateError(f"{name}: {key}: field {shown} is not allowed; only the bare {_braced(wanted)} are.")
+    for field in sorted(wanted):
+        if found.count(field) != 1:
+            raise TemplateError(f"{name}: {key}: {{{field}}} stands {found.count(field)} times; it must stand once.")
+
+
+def _braced(fields: set[str]) -> str:
+    return " and ".join("{" + field + "}" for field in sorted(fields, reverse=True))

@@ -1,0 +1,1 @@
+"""Training: the exact step, and a run around it."""

@@ -1,0 +1,89 @@
+"""What happens beside the training step: history.jsonl, the progress bar, the last evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..errors import TrainingError
+from .history import NAME, read_history, write_history
+
+_STEP_KEYS = ("loss", "learning_rate", "grad_norm", "supervised_tokens", "computed_tokens")
+
+
+class HistoryCallback(TrainerCallback):
+    """Appends to history.jsonl as the run goes on, and stops a run whose loss is no longer a number."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        self.step_started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:  # a resumed run does the steps after its checkpoint again
+            done = [line for line in read_history(self.output_dir) if line["step"] <= state.global_step > 0]
+            write_history(self.output_dir, done)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_started = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        line: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch or 0}
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise TrainingError(
+                    f"step {state.global_step}: the loss is {logs['loss']}; the run was stopped before anything of it "
+                    "was saved. Lower learning_rate, or look at the data of that step."
+                )
+            line |= {key: logs[key] for key in _STEP_KEYS if key in logs}
+            line["seconds"] = time.perf_counter() - self.step_started
+        elif "eval_loss" in logs:
+            line["eval_loss"] = logs["eval_loss"]
+        else:
+            return
+        if state.is_world_process_zero:
+            with (self.output_dir / NAME).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+class EvaluateLast(TrainerCallback):
+    """Evaluates after the last step, whatever `eval_steps` is."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
+
+
+class ProgressBar(TrainerCallback):
+    """One bar over all optimizer steps, with loss and tokens/s; evaluations print a line above it."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from tqdm.auto import tqdm
+
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step_started = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self.bar is None or not logs:
+            return
+        if "eval_loss" in logs:
+            self.bar.write(f"step {state.global_step}: validation loss {logs['eval_loss']:.4f}")
+        elif "loss" in logs:
+            rate = logs.get("computed_tokens", 0) / max(time.perf_counter() - self.step_started, 1e-9)
+            self.bar.update(state.global_step - self.bar.n)
+            self.bar.set_postfix_str(f"loss {logs['loss']:.4f}, {rate:,.0f} tokens/s")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()

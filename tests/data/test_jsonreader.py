@@ -1,0 +1,114 @@
+"""JSON arrays and JSON Lines: sniffing, positions, and what the standard decoder would let pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from alpaca_lora.data.jsonreader import decode_text, read_json
+from alpaca_lora.data.records import Record, load_records
+from alpaca_lora.errors import DataError
+
+ARRAY = '[\n {"instruction": "a", "output": "b"},\n\n {"instruction": "c", "output": "d"}\n]\n'
+LINES = '{"instruction": "a", "output": "b"}\n\n{"instruction": "c", "output": "d"}\r\n'
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.txt", "x"])
+@pytest.mark.parametrize("content", [ARRAY, LINES, LINES.rstrip(), "\ufeff" + ARRAY, "\ufeff" + LINES, "\n " + ARRAY])
+def test_content_decides_not_the_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content.encode("utf-8"))
+    found = load_records(tmp_path / name)
+    assert found.records == [Record("a", "", "b"), Record("c", "", "d")]
+    assert found.numbers == [1, 2]
+
+
+def test_rows_know_their_lines():
+    assert read_json(ARRAY, "x").lines == [2, 4]
+    assert read_json(LINES, "x").lines == [1, 3]
+    assert read_json('\n{\n "output": "b"\n}', "x").lines == [2]
+
+
+def test_unicode_line_separators_stay_inside_strings():
+    assert read_json('{"output": "a\u2028b\x85c"}\n{"output": "d"}', "x").values == [
+        {"output": "a\u2028b\x85c"},
+        {"output": "d"},
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf16_is_named(encoding):
+    with pytest.raises(DataError, match=r"x: the file is encoded in UTF-(16|16LE|16BE|32), not UTF-8. .*iconv -f UTF"):
+        decode_text(ARRAY.encode(encoding), "x")
+
+
+def test_invalid_utf8_names_line_and_byte():
+    with pytest.raises(DataError, match=r"x, line 2, byte 6: 0xe9 is not valid UTF-8 \(file offset 8\)"):
+        decode_text(b'[{\n "caf\xe9"}]', "x")
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_empty_file(data):
+    with pytest.raises(DataError, match="x: the file is empty"):
+        decode_text(data, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # cut short
+        ('[{"a": "b"},\n {"a": "c', r"x, line 2, column 8: Unterminated string .*\(in record 2\). .*cut short"),
+        ('[{"a": "b"},\n {"a":', r"x, line 2, column 7: Expecting value .*cut short"),
+        ('[{"a": "b"},\n {"a": "b"}\n', r"x, line 3, column 1: the array is not closed after record 2. .*cut short"),
+        ('[{"a": "b"},', r"x, line 1, column 13: .*cut short"),
+        ("[", r"x, line 1, column 2: .*cut short"),
+        ('{"a": "b"}\n{"a": "c', r"x, line 2, column 7: Unterminated string .*\(in record 2\). .*cut short"),
+        ('{"a": "b"}\n{"a": "c"', r"x, line 2, column 10: Expecting ',' delimiter .*cut short"),
+        ('{"a": "b"', r"x, line 1, column 10: .*cut short"),
+        ('{\n"data": [\n{"a": "b"}', r"x, line 3, column 11: .*cut short"),
+        # broken
+        ('{"a": "b"}\n{"a": }\n{"a": "c"}', r"x, line 2, column 7: Expecting value \(in record 2\). Correct the JSON"),
+        ('{"a": "b"}\n{"a": "c\n{"a": "d"}', r"x, line 2, column 7: Unterminated string .* Correct the JSON"),
+        ('[{"a": "b"},\n {"a" "c"}]', r"x, line 2, column 7: Expecting ':' delimiter .* Correct the JSON"),
+        ('[{"a": "b"}\n{"a": "c"}]', r"x, line 2, column 1: expected ',' or '\]' after record 1, found '\{'"),
+        ('[{"a": "b"},\n]', r"x, line 2, column 1: a comma stands before the closing"),
+        ('[{"a": "b"}]\n[{"a": "c"}]', r"x, line 2, column 1: text follows the closing '\]'"),
+        (
+            '{"a": "b"},\n{"a": "c"}',
+            r"x, line 1, column 11: ',' follows the object; JSON Lines holds one object a line",
+        ),
+        ('{"a": "b"}{"a": "c"}', r"x, line 1, column 11: '\{' follows the object"),
+        ('{\n"a": "b"\n}\n{\n"a": "c"\n}', r"x, line 4, column 1: expected one JSON object a line"),
+        ("hello", r"x, line 1, column 1: Expecting value"),
+        # not JSON, though Python's decoder takes it
+        ('[{"a": "b"},\n {"a": NaN}]', r"x, record 2 \(line 2\): NaN is not JSON. Write null"),
+        ('{"a": "b"}\n{"a": -Infinity}', r"x, record 2 \(line 2\): -Infinity is not JSON"),
+        ('{"a": NaN}', r"x, record 1 \(line 1\): NaN is not JSON"),
+        ('{"a": "b"}\n\n{"a": "c", "b": "", "a": "c"}', r"x, record 2 \(line 3\): the key 'a' stands more than once"),
+        ('[{"c": {"a": 1, "a": 2}}]', r"x, record 1 \(line 1\): the key 'a' stands more than once"),
+        ("[" * 200_000, r"x, record 1 \(line 1\): the value is nested too deep"),
+        ('{"a":' * 200_000, r"x, record 1 \(line 1\): the value is nested too deep"),
+        # wrapped
+        ('{"data": [{"a": "b"}]}', r"x: the records are inside the key 'data'; .*rows = data\['data'\]"),
+        ('{\n "version": 1,\n "data": [\n {"a": "b"}]}', r"x: the records are inside the key 'data'"),
+        ('{"instruction": ["a"], "output": ["b"]}', r"x: this is a dict of lists .*zip"),
+    ],
+)
+def test_what_is_refused(text, message):
+    with pytest.raises(DataError, match=message):
+        read_json(text, "x")
+
+
+def test_lone_surrogates_are_placed_and_pairs_are_fine(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"instruction": "a", "output": "\\ud83d\\ude00"}\n{"instruction": "a", "output": "b\\ud800"}\n')
+    with pytest.raises(
+        DataError, match=r"x.jsonl, record 2 \(line 2\): 'output' holds the lone surrogate \\ud800 at ch"
+    ):
+        load_records(path)
+    path.write_text(path.read_text().splitlines()[0])
+    assert load_records(path).records[0].output == "\U0001f600"
+
+
+def test_dates_and_numbers_in_quotes_stay_strings(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"instruction": "2024-01-31", "input": "007", "output": "1e5"}\n')
+    assert load_records(path).records == [Record("2024-01-31", "007", "1e5")]

@@ -1,0 +1,90 @@
+"""CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+from datetime import date
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from alpaca_lora.data.records import Record, load_records
+from alpaca_lora.data.tables import read_csv
+from alpaca_lora.errors import DataError
+
+
+def test_csv_cells_stay_strings(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'\xef\xbb\xbfinstruction,input,output\r\n2024-01-31,,007\r\n\r\n"say ""a,\nb""",NA,null\r\n')
+    found = load_records(str(path))
+    assert found.records == [Record("2024-01-31", "", "007"), Record('say "a,\nb"', "NA", "null")]
+
+
+def test_csv_rows_know_their_lines():
+    rows = read_csv('instruction,output\n"a\nb",c\n\nd,e\n', "x")
+    assert rows.lines == [2, 5]
+
+
+def test_long_cells_are_read_and_the_limit_of_csv_is_put_back():
+    before = csv.field_size_limit()
+    assert len(read_csv("output\n" + "x" * 200_000, "x").values[0]["output"]) == 200_000
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('a,b\n1,2\n"3,4\n5,6\n', r"x, line 3: unexpected end of data. This row starts on line 3; close its quotes"),
+        (
+            "a,b\n1,2,3\n",
+            r"x, line 2: 3 cells, but the header names 2 columns \('a', 'b'\). Put text that holds a comma",
+        ),
+        ("a,b\n1\n", r"x, line 2: 1 cells"),
+        ('a,b\n"1"2,3\n', r"x, line 2: "),
+        ("a,b,a\n1,2,3\n", r"x: the column 'a' stands more than once"),
+        ("a;b\n1;2\n", r"x: columns are separated by ';'"),
+    ],
+)
+def test_csv_that_is_refused(text, message):
+    with pytest.raises(DataError, match=message):
+        read_csv(text, "x")
+
+
+def test_csv_without_records_or_columns(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("instruction,input,output\n")
+    with pytest.raises(DataError, match=r"x.csv: the source holds no records"):
+        load_records(path)
+    path.write_text("instruction,input,ouput\na,b,c\n")
+    with pytest.raises(
+        DataError, match=r"x.csv, record 1 \(line 2\): the key 'output' is missing. Did you mean 'ouput'\?"
+    ):
+        load_records(path)
+
+
+def test_parquet_is_known_by_its_content_and_keeps_types(tmp_path):
+    path = tmp_path / "x.data"
+    table = pyarrow.table({"instruction": ["a", "b"], "output": ["2024-01-31", "d"], "input": [None, "e"]})
+    pyarrow.parquet.write_table(table, path)
+    assert load_records(path).records == [Record("a", "", "2024-01-31"), Record("b", "e", "d")]
+    pyarrow.parquet.write_table(pyarrow.table({"instruction": ["a"], "output": [date(2024, 1, 31)]}), path)
+    with pytest.raises(DataError, match=r"x.data, record 1: 'output' is .*\(date\), not a string"):
+        load_records(path)
+
+
+def test_parquet_with_conversations(tmp_path):
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"conversations": turns}]), tmp_path / "x.parquet")
+    assert load_records(tmp_path / "x.parquet").records == [Record("Hi", "", "Hello")]
+
+
+def test_damaged_parquet(tmp_path):
+    path = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"instruction": ["a"], "output": ["b"]}), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"x.parquet: this Parquet file cannot be read: .*Write or download it again"):
+        load_records(path)
+    pyarrow.parquet.write_table(pyarrow.table([["a"], ["b"]], names=["output", "output"]), path)
+    with pytest.raises(DataError, match=r"x.parquet: the column 'output' stands more than once"):
+        load_records(path)
