@@ -1,9 +1,9 @@
 """The library's functions: what notebooks call and the command line wraps.
 
-    from alpaca_lora import finetune
-    run = finetune(base_model="demo", data="seeds", output_dir="out", batch_size=10, max_steps=3)
-    run.generate("Name three fruits.")
-    run.merge("merged")
+from alpaca_lora import finetune
+run = finetune(base_model="demo", data="seeds", output_dir="out", batch_size=10, max_steps=3)
+run.generate("Name three fruits.")
+run.merge("merged")
 """
 
 from __future__ import annotations
@@ -177,13 +177,12 @@ def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
 
 
 def _finetune(config: FinetuneConfig) -> Run:
-    from accelerate import PartialState
     from transformers import set_seed
 
-    from .adapters.contract import Contract, write_run_file
+    from .adapters.contract import Contract, read_contract, write_run_file
     from .adapters.store import save_adapter
     from .inference.local import LocalModel
-    from .models.load import Placement, fingerprint, load_model, resolve_base
+    from .models.load import Placement, fingerprint, load_model, processes, resolve_base
     from .models.lora import add_lora
     from .training.prepare import claim_output_dir, prepare
     from .training.run import plan_training, train
@@ -192,10 +191,15 @@ def _finetune(config: FinetuneConfig) -> Run:
     output_dir = claim_output_dir(config)
     base = resolve_base(config.base_model)
     data = prepare(config, base)
-    plan_training(config, data.train)  # counts that cannot work are found before the model loads
+    steps = plan_training(config, data.model_config, data.train, placement.device)
 
     model = load_model(base, placement)
     contract = Contract.of(data.encoder, config.base_model, fingerprint(model))
+    if config.resume and read_contract(output_dir) != contract:
+        raise ConfigError(
+            f"resume: the base model, its tokenizer or the template of {output_dir} is another now. "
+            "Restore it, or start a new run in a new output_dir."
+        )
     set_seed(config.seed)
     model = add_lora(
         model,
@@ -210,10 +214,10 @@ def _finetune(config: FinetuneConfig) -> Run:
     local = LocalModel(model, data.encoder, contract.stop_ids, contract)
     before = [local.generate(instruction) for instruction in config.sample_instructions]
     described = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
-    main = PartialState().is_main_process
+    main = processes().is_main_process
     if main:
         write_run_file(output_dir, contract, finished=False, **described)
-    train(config, model, data.train, data.validation)
+    train(config, model, steps, data.validation)
     model.eval()
     after = [local.generate(instruction) for instruction in config.sample_instructions]
     described["samples"] = [
@@ -224,15 +228,15 @@ def _finetune(config: FinetuneConfig) -> Run:
         save_adapter(model, output_dir)
         data.encoder.tokenizer.save_pretrained(output_dir)
         _write_results(output_dir, contract, described)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return Run(output_dir)
 
 
 def _print_start(config: FinetuneConfig, model: Any, data: PreparedData) -> None:
-    from accelerate import PartialState
-
     trainable, total = model.get_nb_trainable_parameters()
-    state = PartialState()
+    from .models.load import processes
+
+    state = processes()
     state.print(
         f"{config.base_model} on {state.num_processes} x {state.device.type}, {str(model.dtype).removeprefix('torch.')}; "
         f"{trainable:,} of {total:,} parameters train.\n"

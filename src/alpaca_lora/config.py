@@ -7,14 +7,16 @@ is loaded.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError, did_you_mean
 
+_PATHS = ("base_model", "output_dir", "prompt_template")
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
 
 
@@ -55,8 +57,14 @@ class FinetuneConfig:
     batch_size: int = 128
     """Examples in an optimizer step, over all devices and micro-batches; honoured exactly."""
 
-    max_tokens: int = 2048
-    """Most tokens a micro-batch may hold, padding included. Changes memory and speed, never the numbers."""
+    layout: Literal["padded", "packed", "tree"] = "tree"
+    """How a step is laid out: `tree` computes prompt tokens that examples share once, `packed` shares nothing,
+    `padded` is the usual rectangle. Changes memory and speed, never the numbers (with LoRA dropout: but for the draw
+    of its masks)."""
+
+    max_tokens: int | Literal["auto"] = "auto"
+    """Most tokens a micro-batch may hold, padding included; `auto` chooses by device and model size. Changes memory
+    and speed, never the numbers."""
 
     num_epochs: float = 3
     """Passes over the training records. An epoch is floor(records / batch_size) steps."""
@@ -127,6 +135,9 @@ class FinetuneConfig:
     """Continue the run in `output_dir` from its newest checkpoint; every setting must be as it was."""
 
     def __post_init__(self) -> None:
+        for name in _PATHS:
+            if isinstance(getattr(self, name), Path):
+                object.__setattr__(self, name, str(getattr(self, name)))
         problems = list(_problems(self))
         if problems:
             raise ConfigError(problems)
@@ -140,20 +151,24 @@ class FinetuneConfig:
             **overrides: Any field.
 
         Raises:
-            ConfigError: unknown recipe or field (the nearest known one is named), or a wrong value.
+            ConfigError: unknown recipe, or every unknown field (the nearest known one is named) and wrong value.
         """
         values = {**(load_recipe(recipe) if recipe else {}), **overrides}
         known = [entry.name for entry in fields(cls)]
-        problems = [f"{key!r} is not a setting.{did_you_mean(key, known)}" for key in values if key not in known]
+        problems = [f"{key!r} is not a setting.{did_you_mean(str(key), known)}" for key in values if key not in known]
         problems += [f"{key} is missing." for key in ("base_model", "data", "output_dir") if key not in values]
-        if problems:
-            raise ConfigError(problems)
-        return cls(**values)
+        if not problems:
+            return cls(**values)
+        stand_in = {"base_model": "-", "data": "-", "output_dir": "-"}
+        try:
+            cls(**{**stand_in, **{key: value for key, value in values.items() if key in known}})
+        except ConfigError as error:
+            problems += error.problems
+        raise ConfigError(problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the run's alpaca_lora.json stores them; data that is not a path is named by its type."""
-        values = {**self.__dict__, "data": self.data_name}
-        return asdict(self) if isinstance(self.data, str) else values
+        return {**self.__dict__, "data": self.data_name}
 
     @property
     def data_name(self) -> str:
@@ -167,7 +182,7 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def recipe_path(name: str) -> Path:
+def recipe_path(name: str | Path) -> Path:
     """File of a packaged recipe, or `name` itself where it is a file.
 
     Raises:
@@ -179,11 +194,12 @@ def recipe_path(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     raise ConfigError(
-        f"recipe: {name!r} is neither a recipe nor a file.{did_you_mean(name, names)} Recipes: {', '.join(names)}."
+        f"recipe: {str(name)!r} is neither a recipe nor a file.{did_you_mean(str(name), names)} "
+        f"Recipes: {', '.join(names)}."
     )
 
 
-def load_recipe(name: str) -> dict[str, Any]:
+def load_recipe(name: str | Path) -> dict[str, Any]:
     """The values of a recipe.
 
     Raises:
@@ -191,10 +207,15 @@ def load_recipe(name: str) -> dict[str, Any]:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Reads 3e-4 as a number, as the command line does; YAML 1.1 takes it for text."""
+
+    number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     path = recipe_path(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe: {path} is not valid YAML: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigError(f"recipe: {path} must hold 'setting: value' lines.")
@@ -203,28 +224,34 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 def _problems(config: FinetuneConfig) -> Any:
     """Yield a sentence for everything that can be known to be wrong from the settings alone."""
-    for name in ("batch_size", "max_tokens", "lora_r", "eval_steps", "save_steps", "save_total_limit"):
+    for name in ("batch_size", "lora_r", "eval_steps", "save_steps", "save_total_limit"):
         value = getattr(config, name)
         if not _is_int(value) or value < 1:
             yield f"{name}: {value!r} must be a whole number of at least 1."
+    if config.max_tokens != "auto" and (not _is_int(config.max_tokens) or config.max_tokens < 1):
+        yield f"max_tokens: {config.max_tokens!r} must be a whole number of at least 1, or auto."
+    if config.layout not in ("padded", "packed", "tree"):
+        yield f"layout: {config.layout!r} must be padded, packed or tree."
     if not _is_int(config.cutoff_len) or config.cutoff_len < 8:
         yield f"cutoff_len: {config.cutoff_len!r} must be a whole number of tokens, at least 8."
-    if not _is_int(config.seed) or config.seed < 0:
-        yield f"seed: {config.seed!r} must be a whole number of at least 0."
+    if not _is_int(config.seed) or not 0 <= config.seed < 2**32:
+        yield f"seed: {config.seed!r} must be a whole number from 0 to 4294967295."
     if config.max_steps is not None and (not _is_int(config.max_steps) or config.max_steps < 1):
         yield f"max_steps: {config.max_steps!r} must be a whole number of at least 1, or left out."
     for name in ("learning_rate", "lora_alpha", "num_epochs"):
         value = getattr(config, name)
         if not _is_number(value) or value <= 0:
             yield f"{name}: {value!r} must be a number above 0."
-    for name in ("weight_decay", "max_grad_norm", "warmup_steps"):
+    for name in ("weight_decay", "max_grad_norm"):
         value = getattr(config, name)
         if not _is_number(value) or value < 0:
             yield f"{name}: {value!r} must be a number of at least 0."
     if not _is_number(config.lora_dropout) or not 0 <= config.lora_dropout < 1:
         yield f"lora_dropout: {config.lora_dropout!r} must be in [0, 1)."
-    if not _is_number(config.val_set_size) or config.val_set_size < 0:
-        yield f"val_set_size: {config.val_set_size!r} must be a count, a fraction below 1, or 0."
+    for name in ("val_set_size", "warmup_steps"):
+        value = getattr(config, name)
+        if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
+            yield f"{name}: {value!r} must be a count, a fraction below 1, or 0."
     for name in ("train_on_inputs", "use_rslora", "use_dora", "gradient_checkpointing", "resume"):
         if not isinstance(getattr(config, name), bool):
             yield f"{name}: {getattr(config, name)!r} must be true or false."
@@ -232,16 +259,29 @@ def _problems(config: FinetuneConfig) -> Any:
         yield f"dtype: {config.dtype!r} must be auto, float32 or bfloat16."
     if config.lr_scheduler not in SCHEDULERS:
         yield f"lr_scheduler: {config.lr_scheduler!r} must be one of {', '.join(SCHEDULERS)}."
-    for name in ("base_model", "output_dir", "prompt_template"):
-        if not isinstance(getattr(config, name), str | Path) or not str(getattr(config, name)):
+    for name in _PATHS:
+        if not isinstance(getattr(config, name), str) or not getattr(config, name):
             yield f"{name}: {getattr(config, name)!r} must be a path or a name."
+    if config.data is None or (isinstance(config.data, str) and not config.data):
+        yield f"data: {config.data!r} must be a file, a hub id, 'seeds', a list of dicts or a Dataset."
+    columns = config.columns
+    if columns is not None and not (isinstance(columns, Mapping) and _are_texts([*columns, *columns.values()])):
+        yield f"columns: {columns!r} must be pairs of our field and your column, e.g. {{'output': 'answer'}}."
     targets = config.lora_target_modules
-    if targets is not None and targets != "all-linear" and (isinstance(targets, str) or not targets):
+    if targets is not None and targets != "all-linear" and (not _are_texts(targets) or not targets):
         yield f"lora_target_modules: {targets!r} must be a list of module names, 'all-linear', or left out."
+    if not isinstance(config.report_to, str) and not _are_texts(config.report_to):
+        yield f"report_to: {config.report_to!r} must be a tracker's name or a list of names."
+    if not _are_texts(config.sample_instructions):
+        yield f"sample_instructions: {config.sample_instructions!r} must be a list of texts."
 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value)
 
 
 def _is_number(value: object) -> bool:

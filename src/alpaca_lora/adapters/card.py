@@ -50,7 +50,7 @@ def model_card(content: dict[str, Any]) -> str:
         "",
         "# LoRA adapter made with alpaca_lora",
         "",
-        f"Base model: `{base}`. Use it with `alpaca-lora generate THIS_FOLDER \"instruction\"`, which keeps the prompt "
+        f'Base model: `{base}`. Use it with `alpaca-lora generate THIS_FOLDER "instruction"`, which keeps the prompt '
         "template and the stop token it was trained with.",
         "",
         "## Data",

@@ -40,6 +40,21 @@ class Contract:
     """Generation ends at any of these."""
     pad_id: int | None
 
+    def __post_init__(self) -> None:
+        """A contract is read from a file that anyone may have edited."""
+        texts = {"base_model", "base_fingerprint", "tokenizer_fingerprint"}
+        for name, value in self.__dict__.items():
+            if name in texts:
+                right = isinstance(value, str)
+            elif name == "template":
+                right = isinstance(value, dict)
+            elif name in ("prefix_ids", "stop_ids"):
+                right = isinstance(value, list) and all(isinstance(entry, int) for entry in value)
+            else:
+                right = isinstance(value, int) or (value is None and name == "pad_id")
+            if not right:
+                raise TypeError(f"{name} is {value!r}")
+
     @classmethod
     def of(cls, encoder: Encoder, base_model: str, base_fingerprint: str) -> Contract:
         """The contract of a run that trains on what `encoder` encodes."""
@@ -92,9 +107,11 @@ def read_contract(folder: str | Path) -> Contract | None:
 
 
 def write_run_file(folder: str | Path, contract: Contract, **rest: Any) -> None:
-    """Write alpaca_lora.json: the contract, package versions, and `rest`."""
+    """Write alpaca_lora.json, whole or not at all: the contract, package versions, and `rest`."""
     content = {**rest, "contract": asdict(contract), "versions": _versions()}
-    (Path(folder) / NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part = Path(folder) / f".{NAME}.part"
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(Path(folder) / NAME)
 
 
 def _versions() -> dict[str, str]:

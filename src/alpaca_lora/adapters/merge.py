@@ -44,8 +44,12 @@ def merge_into_folder(model: Any, encoder: Encoder, contract: Contract | None, o
     prompts = [torch.tensor([encoder.prompt_ids(*probe)]) for probe in _PROBES]
     before = _logits(model, prompts)
     dtype = model.dtype
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(dir=out.parent)
+    except OSError as error:
+        raise AdapterError(f"{out}: cannot be written: {error.strerror}. Name another folder.") from error
+    with room as scratch:
         part = Path(scratch) / out.name
         model.merge_and_unload(safe_merge=True).save_pretrained(part, max_shard_size="2GB")
         encoder.tokenizer.save_pretrained(part)

@@ -32,13 +32,17 @@ def save_adapter(model: Any, folder: str | Path) -> None:
     """
     from peft import get_peft_model_state_dict
 
-    model.save_pretrained(folder, safe_serialization=True)
     trained = {name: tensor.detach().cpu() for name, tensor in get_peft_model_state_dict(model).items()}
+    _check_finite(trained, folder)
+    if not any(tensor.any() for name, tensor in trained.items() if "lora_B" in name):
+        raise AdapterError(
+            f"{folder}: every LoRA B matrix is zero: nothing was trained. Raise learning_rate or the number of steps, "
+            "or lower warmup_steps (the first warm-up step has a learning rate of 0)."
+        )
+    model.save_pretrained(folder, safe_serialization=True)
     saved = read_adapter(folder)
     if saved.keys() != trained.keys() or any(not torch.equal(saved[name], trained[name]) for name in trained):
         raise AdapterError(f"{folder}: the saved adapter differs from the trained one. Is the disk full?")
-    if not any(tensor.any() for name, tensor in saved.items() if "lora_B" in name):
-        raise AdapterError(f"{folder}: every LoRA B matrix is zero: nothing was trained. Raise learning_rate or steps.")
 
 
 def read_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -59,9 +63,7 @@ def read_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path}: damaged: {error}. Copy it again from where it was made.") from error
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise AdapterError(f"{path}: {len(broken)} tensors hold NaN or Inf, first {broken[:2]}. Train it again.")
+    _check_finite(tensors, path)
     return tensors
 
 
@@ -103,6 +105,14 @@ def load_adapter(model: Any, folder: str | Path, base_name: str) -> Any:
     ]
     if problems:
         wanted = config.base_model_name_or_path
-        raise AdapterError(f"{folder}: does not fit {base_name!r}: {'; '.join(problems)}. It names the base {wanted!r}.")
+        raise AdapterError(
+            f"{folder}: does not fit {base_name!r}: {'; '.join(problems)}. It names the base {wanted!r}."
+        )
     set_peft_model_state_dict(wrapped, tensors)
     return wrapped.eval()
+
+
+def _check_finite(tensors: dict[str, torch.Tensor], where: str | Path) -> None:
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise AdapterError(f"{where}: {len(broken)} tensors hold NaN or Inf, first {broken[:2]}. Train it again.")

@@ -27,7 +27,7 @@ class StepDataset(Dataset):
         epochs: Epochs that will be walked: the packs a step are the most any of their steps needs.
 
     Raises:
-        ConfigError: there are fewer examples than `batch_size`, or fewer examples in a step than ranks.
+        ConfigError: there are fewer examples than `batch_size`, or fewer in a step than packs its ranks need.
     """
 
     def __init__(self, planner: Planner, batch_size: int, seed: int, epochs: float) -> None:
@@ -46,6 +46,12 @@ class StepDataset(Dataset):
             for epoch in range(math.ceil(epochs))
             for members in planner.step_members(batch_size, seed, epoch)
         )
+        if self.packs_per_step > batch_size:  # a pack holds at least one example
+            raise ConfigError(
+                f"batch_size: {batch_size} examples need more micro-batches of max_tokens={planner.max_tokens} than "
+                f"the {batch_size - batch_size % planner.ranks} that {planner.ranks} processes can share evenly. "
+                f"Raise max_tokens, or make batch_size a multiple of {planner.ranks}."
+            )
         self.epoch = -1
         self.set_epoch(0)
 
@@ -66,12 +72,22 @@ class StepDataset(Dataset):
 
 
 class PackDataset(Dataset):
-    """Every example once, in as few packs as `max_tokens` allows: what an evaluation walks."""
+    """Every example once, in as few packs as `max_tokens` allows: what an evaluation walks.
+
+    Raises:
+        ConfigError: there are fewer examples than ranks.
+    """
 
     def __init__(self, planner: Planner) -> None:
         members = np.arange(len(planner.examples))
+        if len(members) < planner.ranks:
+            raise ConfigError(
+                f"val_set_size: {len(members)} validation examples are too few for {planner.ranks} processes; "
+                f"give at least {planner.ranks}, or 0."
+            )
         self.planner = planner
-        self.plan = planner.plan(members, min(planner.packs_needed(members), len(members)))
+        most = len(members) // planner.ranks * planner.ranks
+        self.plan = planner.plan(members, min(planner.packs_needed(members), most))
 
     def __len__(self) -> int:
         return len(self.plan.packs)
@@ -82,7 +98,7 @@ class PackDataset(Dataset):
 
 def _item(planner: Planner, plan: StepPlan, pack: int) -> dict[str, Any]:
     return {
-        "pack": build_pack(planner.examples, plan.packs[pack], planner.layout),
+        "pack": build_pack(planner.examples, plan.packs[pack], planner.layout, planner.multiple),
         "supervised_in_step": plan.supervised_tokens,
         "computed_in_step": plan.computed_tokens,
     }

@@ -53,14 +53,14 @@ class Pack(NamedTuple):
     """int64, shape (M,): the token that follows."""
 
 
-def build_pack(examples: Examples, members: Sequence[int] | np.ndarray, layout: Layout, pad_id: int = 0) -> Pack:
+def build_pack(examples: Examples, members: Sequence[int] | np.ndarray, layout: Layout, multiple: int = 1) -> Pack:
     """Lay some examples out.
 
     Args:
         examples: All examples.
         members: Indices of the pack's examples, in the order a `Planner` gave them.
         layout: "padded", "packed" or "tree".
-        pad_id: What stands in padding; it is masked, so any id will do.
+        multiple: Fill `packed` and `tree` rows up to a multiple of this with tokens that see only themselves.
 
     Example:
         >>> two = Examples.from_lists([[1, 2, 3, 7, 0], [1, 2, 4, 8, 9, 0]], prompt_lens=[3, 3])
@@ -70,8 +70,9 @@ def build_pack(examples: Examples, members: Sequence[int] | np.ndarray, layout: 
          'predict_at': array([2, 3, 4, 5, 6]), 'targets': array([7, 0, 8, 9, 0])}
     """
     if layout == "padded":
-        return _rectangle(examples, members, pad_id)
-    return _tree(examples, members, share=layout == "tree")
+        return _rectangle(examples, members)
+    pack = _tree(examples, members, share=layout == "tree")
+    return _filled(pack, -pack.input_ids.size % multiple) if multiple > 1 else pack
 
 
 def _tree(examples: Examples, members: Sequence[int] | np.ndarray, share: bool) -> Pack:
@@ -104,9 +105,20 @@ def _tree(examples: Examples, members: Sequence[int] | np.ndarray, share: bool) 
     )
 
 
-def _rectangle(examples: Examples, members: Sequence[int] | np.ndarray, pad_id: int) -> Pack:
+def _filled(pack: Pack, count: int) -> Pack:
+    assert pack.subtree_end is not None
+    size = pack.input_ids.size
+    zeros, alone = np.zeros((1, count), np.int64), np.arange(size + 1, size + count + 1)[None]
+    return pack._replace(
+        input_ids=np.concatenate([pack.input_ids, zeros], axis=1),
+        position_ids=np.concatenate([pack.position_ids, zeros], axis=1),
+        subtree_end=np.concatenate([pack.subtree_end, alone], axis=1),
+    )
+
+
+def _rectangle(examples: Examples, members: Sequence[int] | np.ndarray) -> Pack:
     width = int(examples.lengths[members].max()) - 1
-    input_ids = np.full((len(members), width), pad_id, np.int64)
+    input_ids = np.zeros((len(members), width), np.int64)  # any id will do where the mask is 0
     attention_mask = np.zeros_like(input_ids)
     predict_at, targets = [], []
     for row, member in enumerate(members):

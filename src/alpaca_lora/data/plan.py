@@ -42,12 +42,14 @@ class Planner:
         layout: How a pack is laid out.
         max_tokens: Most tokens a pack may hold; an example longer than that is a pack of its own.
         ranks: Processes that share a step.
+        multiple: `packed` and `tree` packs are filled up to a multiple of this many tokens (padded ones are not).
     """
 
     examples: Examples
     layout: Layout
     max_tokens: int
     ranks: int = 1
+    multiple: int = 1
 
     def step_members(self, batch_size: int, seed: int, epoch: int) -> np.ndarray:
         """Indices of an epoch's examples, shape (steps, batch_size)."""
@@ -57,8 +59,8 @@ class Planner:
 
     def packs_needed(self, members: np.ndarray) -> int:
         """Fewest packs, a multiple of `ranks`, that hold these examples within `max_tokens`."""
-        row = self._row(members)
-        return -(-len(row.cuts(self.max_tokens)) // self.ranks) * self.ranks
+        most = max(self.max_tokens // self._multiple, 1) * self._multiple  # filled packs stay within max_tokens too
+        return -(-len(self._row(members).cuts(most)) // self.ranks) * self.ranks
 
     def plan(self, members: np.ndarray, packs: int) -> StepPlan:
         """Split examples into exactly `packs` packs, the costliest as cheap as can be.
@@ -69,10 +71,11 @@ class Planner:
         row = self._row(members)
         starts = row.balanced(packs)
         ends = [*starts[1:], len(members)]
+        tokens = [row.cost(a, b) for a, b in zip(starts, ends, strict=True)]
         return StepPlan(
             packs=[row.members[a:b] for a, b in zip(starts, ends, strict=True)],
             supervised_tokens=int(self.examples.supervised[members].sum()),
-            computed_tokens=sum(row.cost(a, b) for a, b in zip(starts, ends, strict=True)),
+            computed_tokens=sum(-(-count // self._multiple) * self._multiple for count in tokens),
         )
 
     def _row(self, members: np.ndarray) -> _Row:
@@ -83,6 +86,10 @@ class Planner:
             members = members[np.argsort(self._prefix_rank[members], kind="stable")]
         shared = shared_prefixes(self.examples, members) if self.layout == "tree" else np.zeros(len(members), np.int64)
         return _Row(members, sizes[members].tolist(), shared.tolist(), self.layout == "padded")
+
+    @property
+    def _multiple(self) -> int:
+        return 1 if self.layout == "padded" else self.multiple
 
     @cached_property
     def _prefix_rank(self) -> np.ndarray:
@@ -118,7 +125,7 @@ class _Row:
 
     def balanced(self, packs: int) -> list[int]:
         """Starts of exactly `packs` runs whose costliest is as cheap as can be (bisection on its cost)."""
-        low, high = max(self.sizes), max(max(self.sizes), self.cost(0, len(self.sizes)))
+        low, high = 1, self.cost(0, len(self.sizes))  # runs of one example may cost more, so low starts below them
         while low < high:
             middle = (low + high) // 2
             if len(self.cuts(middle)) <= packs:

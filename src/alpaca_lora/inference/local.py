@@ -6,6 +6,7 @@ contract's stop ids.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ class LocalModel:
         else:
             base_name = str(path)
         resolved = resolve_base(base_name)
-        tokenizer = load_tokenizer(str(path) if adapter and (Path(path) / "tokenizer_config.json").exists() else resolved)
+        tokenizer = load_tokenizer(
+            str(path) if adapter and (Path(path) / "tokenizer_config.json").exists() else resolved
+        )
         template = contract.load_template() if contract and prompt_template is None else None
         encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
         model = load_model(resolved, placement)
@@ -141,7 +144,7 @@ class LocalModel:
             return
         pieces: SimpleQueue[str | BaseException | None] = SimpleQueue()
         prompt = self.encoder.prompt_ids(instruction, input)
-        streamer = _TextStreamer(self.encoder, pieces)
+        streamer = _TextStreamer(self.encoder, self.stop_ids, pieces)
         thread = threading.Thread(target=self._fill, args=(prompt, sampling, streamer), daemon=True)
         thread.start()
         try:
@@ -187,6 +190,9 @@ class LocalModel:
         return new[:-1] if new and new[-1] in self.stop_ids else new
 
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
 class _ReaderLeft(Exception):
     pass
 
@@ -194,8 +200,10 @@ class _ReaderLeft(Exception):
 class _TextStreamer(BaseStreamer):
     """Receives new ids from `model.generate` and hands on the text that is certain."""
 
-    def __init__(self, encoder: Encoder, pieces: SimpleQueue[str | BaseException | None]) -> None:
-        self.encoder, self.pieces = encoder, pieces
+    def __init__(
+        self, encoder: Encoder, stop_ids: list[int], pieces: SimpleQueue[str | BaseException | None]
+    ) -> None:
+        self.encoder, self.stop_ids, self.pieces = encoder, stop_ids, pieces
         self.ids: list[int] = []
         self.shown = 0
         self.prompt_seen = self.stopped = False
@@ -206,7 +214,11 @@ class _TextStreamer(BaseStreamer):
         if not self.prompt_seen:  # the first call brings the prompt
             self.prompt_seen = True
             return
-        self.ids += value.flatten().tolist()
+        new = [token for token in value.flatten().tolist() if token not in self.stop_ids]
+        self.ids += new
+        # SentencePiece decodes a run of byte tokens as a whole: one more byte can change what the run says.
+        if new and _BYTE.fullmatch(self.encoder.tokenizer.convert_ids_to_tokens(new[-1]) or ""):
+            return
         text = self.encoder.decode(self.ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all there yet
             self._show(text)
@@ -224,7 +236,11 @@ def _named_base(folder: str | Path) -> str:
     """The base another tool's adapter names."""
     from peft import PeftConfig
 
-    name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    try:
+        name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        path = Path(folder) / "adapter_config.json"
+        raise AdapterError(f"{path}: damaged: {error!r}. Copy it again from where it was made.") from error
     if not name:
         raise AdapterError(f"{folder}: names no base model; give base_model.")
     return name

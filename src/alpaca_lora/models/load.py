@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -88,14 +89,26 @@ def load_model(base_model: str, placement: Placement) -> Any:
     Raises:
         ModelError: it cannot be loaded, or its weights are not safetensors.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base_model, dtype=placement.dtype, use_safetensors=True, trust_remote_code=False
+        model, found = AutoModelForCausalLM.from_pretrained(
+            base_model,
+            dtype=placement.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with names
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_cannot_load("model", base_model, error)) from error
+    lacking = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if lacking:  # transformers has filled them with random values
+        raise ModelError(
+            f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, or has them in another shape than "
+            f"its config.json says, first {lacking[:2]}. Copy the model again."
+        )
     return model.to(placement.device).eval()
 
 
@@ -121,9 +134,7 @@ class Placement:
         """
         import torch
 
-        from accelerate import PartialState
-
-        device = PartialState().device
+        device = processes().device
         if device.type == "cuda":
             has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
         else:
@@ -133,6 +144,17 @@ class Placement:
         if dtype == "auto":
             dtype = "bfloat16" if has_bfloat16 and device.type == "cuda" else "float32"
         return cls(device, getattr(torch, dtype))
+
+
+def processes() -> Any:
+    """accelerate's state of this process among its peers: rank, number, device.
+
+    Without a GPU accelerate must be told so, or each process started by torchrun takes itself for the only one.
+    """
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
 
 
 def check_pairing(tokenizer: Any, config: Any) -> None:
@@ -153,16 +175,24 @@ def check_pairing(tokenizer: Any, config: Any) -> None:
 
 
 def _check_weight_files(folder: Path) -> None:
-    """Refuse weight files outside the folder: transformers opens whatever `weight_map` names (its issue 47176)."""
+    """Refuse pickles, and weight files outside the folder: transformers opens whatever `weight_map` names (its issue
+    47176). Names decide, not what links point to: the hub's cache keeps the bytes elsewhere."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
+        if pickles and not any(folder.glob("*.safetensors")):
+            raise ModelError(
+                f"base_model: {str(folder)!r} holds {pickles[0]}, a pickle that can run code when it is read; only "
+                "safetensors are read. Convert it where you trust it, or use a safetensors copy of the model."
+            )
         return
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        paths = [os.path.normpath(folder / name) for name in names]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index}: not a safetensors index: {error!r}. Copy the model again.") from error
-    for name in sorted(names):
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    for name, path in zip(names, paths, strict=True):
+        if not Path(path).is_relative_to(os.path.normpath(folder)):
             raise ModelError(f"{index}: names {name!r}, which lies outside the model's folder; refused.")
 
 
@@ -233,7 +263,7 @@ def _convert_demo(gguf: Path, folder: Path) -> None:
 
 
 def fingerprint(model: Any) -> str:
-    """Hash of a base model's shape and of 64 values from each of a few tensors, rounded to bfloat16.
+    """Hash of a base model's shape and of 64 values from each tensor, rounded to bfloat16.
 
     Cheap (well under a second for 13B), the same however the weights are split over files and whether they are loaded
     in float32 or bfloat16, and different for another base of the same shape.
@@ -245,8 +275,8 @@ def fingerprint(model: Any) -> str:
 
     tensors = [(name, tensor) for name, tensor in sorted(model.named_parameters()) if tensor.is_floating_point()]
     digest = hashlib.sha256(json.dumps([[name, list(tensor.shape)] for name, tensor in tensors]).encode())
-    for _, tensor in tensors[:: max(len(tensors) // 16, 1)]:
+    for _, tensor in tensors:
         flat = tensor.detach().flatten()
-        sample = flat[torch.linspace(0, flat.numel() - 1, 64, dtype=torch.float64, device=flat.device).long()]
+        sample = flat[torch.linspace(0, flat.numel() - 1, 64, dtype=torch.float64).long().to(flat.device)]
         digest.update(sample.to(torch.bfloat16).float().cpu().numpy().tobytes())
     return digest.hexdigest()

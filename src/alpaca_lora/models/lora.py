@@ -6,6 +6,7 @@ matrices (and DoRA magnitudes).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
@@ -52,7 +53,9 @@ def add_lora(
         use_dora=use_dora,
         bias="none",
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 for a property by its old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def check_targets(model: Any, targets: list[str]) -> None:

@@ -1,6 +1,6 @@
 """The wording that turns a record into prompt and response text.
 
-In: instruction and input. Out: the prompt, byte for byte. A template is alpaca-lora's own JSON format, loaded unchanged:
+In: instruction and input. Out: the prompt, byte for byte. A template is alpaca-lora's own JSON, loaded unchanged:
 
     {"description": "...", "prompt_input": "... {instruction} ... {input} ...",
      "prompt_no_input": "... {instruction} ...", "response_split": "### Response:"}

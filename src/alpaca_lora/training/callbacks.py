@@ -34,12 +34,13 @@ class HistoryCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         line: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch or 0}
-        if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
+        for name in ("loss", "grad_norm", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0)):
                 raise TrainingError(
-                    f"step {state.global_step}: the loss is {logs['loss']}; the run was stopped before anything of it "
-                    "was saved. Lower learning_rate, or look at the data of that step."
+                    f"step {state.global_step}: the {name} is {logs[name]}; the run was stopped and no adapter was "
+                    "written. Lower learning_rate, or look at the data of that step and at the base model's weights."
                 )
+        if "loss" in logs:
             line |= {key: logs[key] for key in _STEP_KEYS if key in logs}
             line["seconds"] = time.perf_counter() - self.step_started
         elif "eval_loss" in logs:

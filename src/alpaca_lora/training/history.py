@@ -1,8 +1,8 @@
 """history.jsonl: a line an optimizer step, and a line an evaluation (step 0, before the first step, included).
 
-    {"step": 1, "epoch": 0.07, "loss": 2.31, "learning_rate": 3e-05, "grad_norm": 0.9, "supervised_tokens": 1204,
-     "computed_tokens": 2310, "seconds": 4.1}
-    {"step": 0, "epoch": 0, "eval_loss": 2.18}
+{"step": 1, "epoch": 0.07, "loss": 2.31, "learning_rate": 3e-05, "grad_norm": 0.9, "supervised_tokens": 1204,
+ "computed_tokens": 2310, "seconds": 4.1}
+{"step": 0, "epoch": 0, "eval_loss": 2.18}
 """
 
 from __future__ import annotations

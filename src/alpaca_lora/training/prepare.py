@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from ..config import FinetuneConfig
 from ..data.records import RecordSet, load_records, split_records
 from ..data.tokens import Encoder, Examples
 from ..errors import ConfigError
-from ..models.load import cache_dir, check_pairing, load_config, load_tokenizer
+from ..models.load import cache_dir, check_pairing, load_config, load_tokenizer, processes
 from ..prompts import Template
 
 
@@ -24,6 +22,7 @@ class PreparedData:
 
     records: RecordSet
     encoder: Encoder
+    model_config: Any
     train: Examples
     validation: Examples | None
     described: dict[str, Any]
@@ -43,13 +42,16 @@ def prepare(config: FinetuneConfig, base: str) -> PreparedData:
             part, config.cutoff_len, cache_dir=cache_dir() / "tokens", train_on_inputs=config.train_on_inputs
         )
 
-    with PartialState().main_process_first():
+    if config.resume:
+        _check_same_records(config, records)
+    with processes().main_process_first():
         train_examples = encode(train_records)
         validation = encode(validation_records) if len(validation_records) else None
-    _check_fit(config, model_config, train_examples)
+    _check_fit(config, model_config, [train_examples, *([validation] if validation else [])])
     return PreparedData(
         records,
         encoder,
+        model_config,
         train_examples,
         validation,
         {
@@ -66,15 +68,16 @@ def prepare(config: FinetuneConfig, base: str) -> PreparedData:
     )
 
 
-def _check_fit(config: FinetuneConfig, model_config: Any, examples: Examples) -> None:
+def _check_fit(config: FinetuneConfig, model_config: Any, parts: list[Examples]) -> None:
     """Token ids and lengths the model can take."""
     problems = []
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions is not None and config.cutoff_len > positions:
         problems.append(f"cutoff_len: {config.cutoff_len} is more than the model's {positions} positions. Lower it.")
-    if int(examples.ids.max()) >= model_config.vocab_size:
+    highest = max(int(examples.ids.max()) for examples in parts)
+    if highest >= model_config.vocab_size:
         problems.append(
-            f"base_model: the tokenizer gives id {int(examples.ids.max())}, but the model knows "
+            f"base_model: the tokenizer gives id {highest}, but the model knows "
             f"{model_config.vocab_size} ids only. Use the tokenizer that belongs to the model."
         )
     if problems:
@@ -94,7 +97,7 @@ def claim_output_dir(config: FinetuneConfig) -> Path:
     holds = [entry.name for entry in folder.iterdir()] if folder.exists() else []
     if config.resume:
         _check_same_run(config, run_file)
-    elif holds and PartialState().is_main_process:
+    elif holds and processes().is_main_process:
         what = "holds another run" if run_file.exists() else f"is not empty ({', '.join(sorted(holds)[:3])})"
         raise ConfigError(
             f"output_dir: {folder} {what}. Name a new folder, or continue that run with --resume true (resume=True)."
@@ -110,7 +113,7 @@ def claim_output_dir(config: FinetuneConfig) -> Path:
 def _check_same_run(config: FinetuneConfig, run_file: Path) -> None:
     if not run_file.exists():
         raise ConfigError(f"resume: {run_file.parent} holds no run. Start it without resume.")
-    before = json.loads(run_file.read_text(encoding="utf-8"))["config"]
+    before = _read_run_file(run_file)["config"]
     now = json.loads(json.dumps(config.to_dict()))
     differ = [
         f"resume: {key} was {before.get(key)!r} and is {value!r} now; a run is continued with its own settings only."
@@ -119,3 +122,22 @@ def _check_same_run(config: FinetuneConfig, run_file: Path) -> None:
     ]
     if differ:
         raise ConfigError(differ)
+
+
+def _check_same_records(config: FinetuneConfig, records: RecordSet) -> None:
+    before = _read_run_file(Path(config.output_dir) / "alpaca_lora.json")["data"]
+    if before.get("fingerprint") != records.fingerprint:
+        raise ConfigError(
+            f"resume: the records of {records.source!r} are others now than when the run began. "
+            "Give the same ones, or start a new run in a new output_dir."
+        )
+
+
+def _read_run_file(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content["config"], dict) and isinstance(content["data"], dict):
+            return content
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ConfigError(f"resume: {path} is damaged or not a run's. Start the run anew, in a new output_dir.")

@@ -20,6 +20,8 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from ..data.collator import collate
+from ..models.attention import PackMask
+from .loss import linear_cross_entropy
 
 
 class AlpacaTrainer(Trainer):
@@ -36,6 +38,7 @@ class AlpacaTrainer(Trainer):
 
     def __init__(self, *, model: Any, args: Any, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, data_collator=collate, **kwargs)
+        self.head = plain_head(model)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's supervised tokens
         self.step_tokens = {"supervised_tokens": 0, "computed_tokens": 0}
 
@@ -70,7 +73,7 @@ class AlpacaTrainer(Trainer):
             return_outputs: Also return the model's output.
             num_items_in_batch: Supervised tokens of the whole step.
         """
-        loss_sum, outputs = pack_loss(model, inputs)
+        loss_sum, outputs = pack_loss(model, inputs, self.head)
         # Data-parallel wrappers average gradients over processes; the sum is what the definition asks for.
         loss = loss_sum / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -83,15 +86,14 @@ class AlpacaTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Mean loss over every supervised token of the evaluation examples (not a mean of batch means)."""
-        loader = self.get_eval_dataloader(eval_dataset)
-        model = self._wrap_model(self.model, training=False)
+        loader, model = self.get_eval_dataloader(eval_dataset), self.model
         was_training = model.training
         model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for batch in loader:
                 inputs = self._prepare_inputs(batch)
-                loss_sum, _ = pack_loss(model, inputs)
+                loss_sum, _ = pack_loss(model, inputs, self.head)
                 total += torch.stack([loss_sum.double(), torch.tensor(len(inputs["targets"])).to(total)])
         model.train(was_training)
         loss_sum, tokens = self.accelerator.reduce(total, "sum").tolist()
@@ -101,18 +103,39 @@ class AlpacaTrainer(Trainer):
         return metrics
 
 
-def pack_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+def pack_loss(model: Any, inputs: dict[str, Any], head: torch.nn.Linear | None) -> tuple[torch.Tensor, Any]:
     """Sum of the token losses of a pack, in float32, and the model's output.
 
     Args:
-        model: A causal language model.
+        model: A causal language model, wrapped or not.
         inputs: A collated pack: `predict_at` (M,) are flat token positions, `targets` (M,) what follows them.
+        head: The model's head where its logits are plainly `hidden @ head.weight.T`; None to take the model's logits.
     """
-    outputs = model(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs.get("attention_mask"),
-        position_ids=inputs["position_ids"],
-        use_cache=False,
-    )
-    logits_MV = outputs.logits.flatten(0, 1)[inputs["predict_at"]].float()
-    return cross_entropy(logits_MV, inputs["targets"], reduction="sum"), outputs
+    masks = {"attention_mask": inputs.get("attention_mask")}
+    if "subtree_end" in inputs:
+        subtree_end = inputs["subtree_end"]  # a 4-D mask is handed through as it is: transformers builds none
+        masks = {"attention_mask": subtree_end[:, None, None], "pack_mask": PackMask(subtree_end[0])}
+    if head is not None:
+        nothing = torch.empty(0, dtype=torch.long, device=inputs["input_ids"].device)
+        masks |= {"logits_to_keep": nothing, "output_hidden_states": -1}  # -1: the last one is enough
+    outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, **masks)
+    if head is None:
+        logits_MV = outputs.logits.flatten(0, 1)[inputs["predict_at"]].float()
+        return cross_entropy(logits_MV, inputs["targets"], reduction="sum"), outputs
+    hidden_MH = outputs.hidden_states[-1].flatten(0, 1)[inputs["predict_at"]]
+    return linear_cross_entropy(hidden_MH, head.weight, inputs["targets"]), outputs
+
+
+def plain_head(model: Any) -> torch.nn.Linear | None:
+    """The model's head if its logits are `hidden @ head.weight.T` and nothing else, tried on four tokens; else None.
+
+    Models that scale or cap their logits, or whose head is quantised, take the slower way over their own logits.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        return None
+    ids = torch.arange(4, device=head.weight.device)[None]
+    with torch.no_grad():
+        out = model(input_ids=ids, output_hidden_states=True, use_cache=False)
+        expected = (out.hidden_states[-1].to(head.weight.dtype) @ head.weight.T).float()
+    return head if torch.allclose(out.logits.float(), expected, rtol=1e-3, atol=1e-3) else None

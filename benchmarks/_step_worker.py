@@ -1,0 +1,275 @@
+"""One contestant of `step.py`, in a process of its own.
+
+In: a job as JSON in argv[1]; then a line on stdin for each step to take. Out, on stdout: a JSON line when everything is
+loaded and the first step may start, and one after each step. {"skip": reason} where the contestant cannot run.
+What libraries print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ANSWERS = os.fdopen(os.dup(1), "w")
+MICRO_BATCH = 8
+LEARNING_RATE = 3e-4
+
+
+def answer(**figures: Any) -> None:
+    """One line to step.py."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({**figures, "peak_rss_bytes": peak}), file=ANSWERS, flush=True)
+
+
+def wait() -> None:
+    """Until step.py says go; when it is gone, so are we. Freed memory is handed back, for others to use."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if not sys.stdin.readline():
+        os._exit(0)
+
+
+def load(job: dict[str, Any], with_model: bool = True) -> tuple[Any, Any, Any, Any]:
+    """The step's records, their encoder and examples, and the demo model with LoRA on it."""
+    import torch
+
+    from alpaca_lora.data.records import load_records
+    from alpaca_lora.data.tokens import Encoder
+    from alpaca_lora.models.load import Placement, load_model, load_tokenizer, resolve_base
+    from alpaca_lora.models.lora import add_lora
+    from alpaca_lora.prompts import Template
+
+    base = resolve_base("demo")
+    encoder = Encoder(load_tokenizer(base), Template.load("alpaca"))
+    records = load_records(job["data"])
+    too_long = set(encoder.encode(records, job["cutoff_len"]).too_long)
+    fit = [index for index, number in enumerate(records.numbers) if number not in too_long]
+    if len(fit) < job["records"]:
+        raise SystemExit(f"{job['data']} has {len(fit)} usable records; give --records a smaller number.")
+    records = records.subset(fit[: job["records"]])
+    model = None
+    if with_model:
+        torch.manual_seed(0)
+        model = load_model(base, Placement(torch.device("cpu"), torch.float32))
+        model = add_lora(model, r=job["lora_r"], alpha=16, dropout=0.0, targets=["q_proj", "v_proj"])
+    return records, encoder, encoder.encode(records, job["cutoff_len"]), model
+
+
+def clock(model: Any, settings: str) -> Any:
+    """A Trainer callback that takes a step when told to, times it, and answers; it also counts tokens."""
+    import transformers
+
+    count = {"computed_tokens": 0, "supervised_tokens": 0}
+
+    def count_tokens(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        count["computed_tokens"] += kwargs["input_ids"].numel()
+        if kwargs.get("labels") is not None:  # a row's first token has nothing to predict it
+            count["supervised_tokens"] += int((kwargs["labels"][:, 1:] != -100).sum())
+
+    class Clock(transformers.TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            model.register_forward_pre_hook(count_tokens, with_kwargs=True)
+            answer(settings=settings)
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            wait()
+            count.update(computed_tokens=0, supervised_tokens=0)
+            self.started = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.seconds = time.perf_counter() - self.started
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" in logs:  # our trainer has no labels to count, but logs its supervised tokens
+                supervised = logs.get("supervised_tokens", count["supervised_tokens"])
+                answer(seconds=self.seconds, loss=logs["loss"], **{**count, "supervised_tokens": supervised})
+
+    return Clock()
+
+
+def peer_arguments(job: dict[str, Any]) -> dict[str, Any]:
+    """What transformers' and TRL's trainers are both told."""
+    return {
+        "output_dir": job["folder"],
+        "per_device_train_batch_size": MICRO_BATCH,
+        "gradient_accumulation_steps": job["records"] // MICRO_BATCH,
+        "max_steps": 1 + job["repeats"],
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+    }
+
+
+def hf_padded(job: dict[str, Any]) -> None:
+    """Plain transformers.Trainer on padded batches, labels -100 on prompt and padding."""
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+    _, encoder, examples, model = load(job)
+    rows = [examples[index] for index in range(len(examples))]
+    dataset = [
+        {"input_ids": ids.tolist(), "labels": [-100] * prompt_len + ids[prompt_len:].tolist()}
+        for ids, prompt_len in rows
+    ]
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(**peer_arguments(job), train_sampling_strategy="sequential"),
+        train_dataset=dataset,
+        data_collator=DataCollatorForSeq2Seq(encoder.tokenizer),
+        callbacks=[clock(model, f"transformers {version('transformers')} Trainer, micro-batch {MICRO_BATCH}")],
+    )
+    trainer.train()
+
+
+def trl(job: dict[str, Any], **changed: Any) -> None:
+    """TRL's SFTTrainer at its defaults but for `changed`."""
+    from datasets import Dataset
+
+    try:
+        from trl import SFTConfig, SFTTrainer
+    except ImportError:
+        return answer(skip="TRL is not installed: pip install trl==1.16.0")
+    records, encoder, _, model = load(job)
+    dataset = Dataset.from_list(
+        [
+            {"prompt": encoder.template.prompt(record.instruction, record.input), "completion": record.output}
+            for record in records.records
+        ]
+    )
+    args = SFTConfig(**peer_arguments(job), max_length=job["cutoff_len"], bf16=False, **changed)
+    settings = (
+        f"trl {version('trl')} SFTTrainer, micro-batch {MICRO_BATCH}, packing={args.packing}, "
+        f"gradient_checkpointing={args.gradient_checkpointing}, order={args.train_sampling_strategy}, "
+        f"loss_type={args.loss_type}"
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=dataset,
+        processing_class=encoder.tokenizer,
+        callbacks=[clock(model, settings)],
+    )
+    trainer.train()
+
+
+def ours(job: dict[str, Any], layout: str) -> None:
+    """alpaca_lora, as `finetune` trains."""
+    from alpaca_lora.config import FinetuneConfig
+    from alpaca_lora.training import run
+
+    known = {field.name for field in dataclasses.fields(FinetuneConfig)}
+    if "layout" not in known and layout != "padded":
+        return answer(skip="FinetuneConfig has no `layout` yet; padded is the only one.")
+    _, _, examples, model = load(job)
+    (output_dir := Path(job["folder"]) / layout).mkdir()
+    config = FinetuneConfig(
+        base_model="demo",
+        data=job["data"],
+        output_dir=str(output_dir),
+        cutoff_len=job["cutoff_len"],
+        val_set_size=0,
+        batch_size=job["records"],
+        max_steps=1 + job["repeats"],
+        learning_rate=LEARNING_RATE,
+        lr_scheduler="constant",
+        warmup_steps=0,
+        lora_r=job["lora_r"],
+        lora_alpha=16,
+        lora_dropout=0.0,
+        dtype="float32",
+        save_steps=10**6,
+        **({"layout": layout} if "layout" in known else {}),
+        **({"max_tokens": job["max_tokens"]} if job["max_tokens"] else {}),
+    )
+    settings = f"alpaca_lora {version('alpaca_lora')}, layout {layout}, max_tokens {config.max_tokens}"
+
+    class ClockedTrainer(run.AlpacaTrainer):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.add_callback(clock(model, settings))
+
+    run.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
+    run.train(config, model, examples, None)
+
+
+def gemm(job: dict[str, Any]) -> None:
+    """The machine's float32 matrix product rate, and what the step needs at least. A turn: GFLOP/s by product."""
+    import numpy as np
+    import torch
+
+    from alpaca_lora.data.packs import build_pack, prefix_rank
+    from alpaca_lora.models.load import load_config, resolve_base
+
+    _, _, examples, _ = load(job, with_model=False)
+    pack = build_pack(examples, np.argsort(prefix_rank(examples)), "tree")  # all records in one: each token once
+    config = load_config(resolve_base("demo"))
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    hidden, mlp, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
+    answer(
+        tokens=pack.input_ids.size,
+        supervised=len(pack.targets),
+        visible_pairs=int((pack.subtree_end - np.arange(pack.input_ids.size)).sum()),  # who sees each token
+        shape={
+            "layers": config.num_hidden_layers,
+            "hidden": hidden,
+            "mlp": mlp,
+            "vocabulary": vocabulary,
+            "query_width": config.num_attention_heads * head_size,
+            "key_width": config.num_key_value_heads * head_size,
+        },
+    )
+    products = [(2048, hidden, mlp), (2048, mlp, hidden), (2048, hidden, hidden)]
+    products += [(1024, hidden, vocabulary), (1024, vocabulary, hidden), (2048, 2048, 2048)]
+    while True:
+        wait()
+        rates = {}
+        for rows, inner, columns in products:
+            left, right = torch.randn(rows, inner), torch.randn(columns, inner)
+            out = torch.mm(left, right.T)  # as nn.Linear keeps its weight
+            done, started = 0, time.perf_counter()
+            while (seconds := time.perf_counter() - started) < 0.7:
+                torch.mm(left, right.T, out=out)
+                done += 1
+            rates[f"{rows}x{inner}x{columns}"] = 2 * rows * inner * columns * done / seconds / 1e9
+        print(json.dumps(rates), file=ANSWERS, flush=True)
+
+
+def version(package: str) -> str:
+    """Version of a module that is imported."""
+    return sys.modules[package].__version__
+
+
+def main() -> None:
+    """Be the contestant the job names."""
+    os.dup2(2, 1)  # only answers go to stdout
+    job = json.loads(sys.argv[1])
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    match job["contestant"]:
+        case "gemm":
+            gemm(job)
+        case "hf-padded":
+            hf_padded(job)
+        case "trl-default":
+            trl(job)
+        case "trl-grouped":
+            trl(job, train_sampling_strategy="group_by_length")
+        case "trl-no-ckpt":
+            trl(job, gradient_checkpointing=False)
+        case layout:
+            ours(job, layout)
+
+
+if __name__ == "__main__":
+    main()

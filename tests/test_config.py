@@ -1,0 +1,252 @@
+"""Settings: every problem at once, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alpaca_lora.config import SCHEDULERS, FinetuneConfig, load_recipe, recipe_names, recipe_path
+from alpaca_lora.errors import AlpacaLoraError, ConfigError
+
+GIVEN: dict[str, Any] = {"base_model": "demo", "data": "seeds", "output_dir": "out"}
+
+
+def problems(recipe: str | None = None, **values: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        FinetuneConfig.make(recipe, **values)
+    return caught.value.problems
+
+
+def test_defaults_are_alpaca_loras():
+    config = FinetuneConfig.make(**GIVEN)
+    assert (config.batch_size, config.num_epochs, config.learning_rate) == (128, 3, 3e-4)
+    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == (8, 16, 0.05)
+    assert config.lora_target_modules is None
+    assert config.train_on_inputs is False
+    assert config.prompt_template == "alpaca"
+
+
+def test_all_problems_are_reported_at_once():
+    values = {
+        "data": "seeds",
+        "output_dir": "out",
+        "lora_rank": 8,
+        "batchsize": 4,
+        "lora_r": 0,
+        "lora_dropout": 1,
+        "dtype": "float16",
+    }
+    assert problems(**values) == [
+        "'lora_rank' is not a setting. Did you mean 'lora_r'?",
+        "'batchsize' is not a setting. Did you mean 'batch_size'?",
+        "base_model is missing.",
+        "lora_r: 0 must be a whole number of at least 1.",
+        "lora_dropout: 1 must be in [0, 1).",
+        "dtype: 'float16' must be auto, float32 or bfloat16.",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        FinetuneConfig.make(**values)
+    assert str(caught.value).startswith("6 problems:\n  - 'lora_rank' is not a setting.")
+    assert isinstance(caught.value, AlpacaLoraError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_one_problem_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"^lora_r: 0 must be a whole number of at least 1\.$"):
+        FinetuneConfig(**GIVEN, lora_r=0)
+
+
+def test_missing_settings():
+    assert problems() == ["base_model is missing.", "data is missing.", "output_dir is missing."]
+
+
+def test_an_unknown_setting_with_no_near_name():
+    assert problems(**GIVEN, xyzzy=1) == ["'xyzzy' is not a setting."]
+
+
+WHOLE = "must be a whole number of at least 1."
+TRUTH = "must be true or false."
+COUNT = "must be a count, a fraction below 1, or 0."
+TARGETS = "must be a list of module names, 'all-linear', or left out."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        *[(name, 0, f"0 {WHOLE}") for name in ("batch_size", "lora_r", "eval_steps", "save_steps")],
+        ("save_total_limit", 0, f"0 {WHOLE}"),
+        ("batch_size", 128.0, f"128.0 {WHOLE}"),
+        ("batch_size", True, f"True {WHOLE}"),
+        ("batch_size", "128", f"'128' {WHOLE}"),
+        ("lora_r", 1.5, f"1.5 {WHOLE}"),
+        ("lora_r", -8, f"-8 {WHOLE}"),
+        ("max_tokens", 0, f"0 {WHOLE[:-1]}, or auto."),
+        ("max_tokens", "all", f"'all' {WHOLE[:-1]}, or auto."),
+        ("layout", "trie", "'trie' must be padded, packed or tree."),
+        ("cutoff_len", 7, "7 must be a whole number of tokens, at least 8."),
+        ("cutoff_len", 512.5, "512.5 must be a whole number of tokens, at least 8."),
+        ("seed", -1, "-1 must be a whole number from 0 to 4294967295."),
+        ("seed", 2**32, "4294967296 must be a whole number from 0 to 4294967295."),
+        ("max_steps", 0, "0 must be a whole number of at least 1, or left out."),
+        ("max_steps", 1.5, "1.5 must be a whole number of at least 1, or left out."),
+        ("learning_rate", 0, "0 must be a number above 0."),
+        ("learning_rate", "fast", "'fast' must be a number above 0."),
+        ("learning_rate", math.nan, "nan must be a number above 0."),
+        ("learning_rate", math.inf, "inf must be a number above 0."),
+        ("lora_alpha", 0, "0 must be a number above 0."),
+        ("num_epochs", -1, "-1 must be a number above 0."),
+        ("weight_decay", -0.1, "-0.1 must be a number of at least 0."),
+        ("max_grad_norm", None, "None must be a number of at least 0."),
+        ("warmup_steps", -1, f"-1 {COUNT}"),
+        ("warmup_steps", 1.5, f"1.5 {COUNT}"),
+        ("val_set_size", -1, f"-1 {COUNT}"),
+        ("val_set_size", 10.5, f"10.5 {COUNT}"),
+        ("val_set_size", "5%", f"'5%' {COUNT}"),
+        ("lora_dropout", 1.0, "1.0 must be in [0, 1)."),
+        ("lora_dropout", -0.1, "-0.1 must be in [0, 1)."),
+        *[(name, 1, f"1 {TRUTH}") for name in ("train_on_inputs", "use_rslora", "use_dora", "resume")],
+        ("gradient_checkpointing", "yes", f"'yes' {TRUTH}"),
+        ("dtype", "float16", "'float16' must be auto, float32 or bfloat16."),
+        ("lr_scheduler", "cosin", "'cosin' must be one of cosine, linear, constant, constant_with_warmup."),
+        ("base_model", "", "'' must be a path or a name."),
+        ("output_dir", None, "None must be a path or a name."),
+        ("prompt_template", 3, "3 must be a path or a name."),
+        ("data", None, "None must be a file, a hub id, 'seeds', a list of dicts or a Dataset."),
+        ("data", "", "'' must be a file, a hub id, 'seeds', a list of dicts or a Dataset."),
+        ("columns", "question", "'question' must be pairs of our field and your column, e.g. {'output': 'answer'}."),
+        (
+            "columns",
+            {"output": 1},
+            "{'output': 1} must be pairs of our field and your column, e.g. {'output': 'answer'}.",
+        ),
+        ("lora_target_modules", "q_proj", f"'q_proj' {TARGETS}"),
+        ("lora_target_modules", [], f"[] {TARGETS}"),
+        ("lora_target_modules", [1], f"[1] {TARGETS}"),
+        ("report_to", 1, "1 must be a tracker's name or a list of names."),
+        ("sample_instructions", "Sing.", "'Sing.' must be a list of texts."),
+    ],
+)
+def test_each_rule_names_the_value_and_what_is_allowed(name, value, message):
+    assert problems(**{**GIVEN, name: value}) == [f"{name}: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("val_set_size", 0),
+        ("val_set_size", 0.1),
+        ("val_set_size", 2000),
+        ("val_set_size", 25.0),  # what the command line makes of 25
+        ("warmup_steps", 100),
+        ("warmup_steps", 0.0),
+        ("max_grad_norm", 0),
+        ("max_tokens", 4096),
+        ("max_tokens", "auto"),
+        ("layout", "padded"),
+        ("lora_dropout", 0),
+        ("lora_alpha", 16.5),
+        ("num_epochs", 0.5),
+        ("max_steps", None),
+        ("lora_target_modules", "all-linear"),
+        ("lora_target_modules", ["q_proj", "v_proj"]),
+        ("columns", {"instruction": "question", "output": "answer"}),
+        ("report_to", ["tensorboard"]),
+        ("data", [{"instruction": "Hi", "output": "Hello"}]),
+        *[("lr_scheduler", name) for name in SCHEDULERS],
+    ],
+)
+def test_values_at_the_edge_are_taken_as_they_are(name, value):
+    assert getattr(FinetuneConfig(**{**GIVEN, name: value}), name) == value
+
+
+def test_paths_become_text(tmp_path):
+    config = FinetuneConfig(
+        base_model=tmp_path, data=tmp_path / "a.json", output_dir=tmp_path, prompt_template=tmp_path
+    )
+    assert config.base_model == config.output_dir == config.prompt_template == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("seeds", "seeds"),
+        (Path("here") / "a.json", str(Path("here") / "a.json")),
+        ([{"instruction": "Hi", "output": "Hello"}], "<list>"),
+        (object(), "<object>"),
+    ],
+)
+def test_to_dict_is_plain_and_whole(data, shown):
+    config = FinetuneConfig(base_model="demo", data=data, output_dir=Path("out"), lora_target_modules=["q_proj"])
+    values = config.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["data"] == config.data_name == shown
+    assert list(values) == [entry.name for entry in fields(FinetuneConfig)]
+    assert FinetuneConfig(**values).to_dict() == values
+
+
+def test_every_setting_is_documented():
+    """The command line's help, and readers of the code, have nothing else."""
+    source = Path(FinetuneConfig.make.__code__.co_filename).read_text(encoding="utf-8").splitlines()
+    for entry in fields(FinetuneConfig):
+        (at,) = (number for number, line in enumerate(source) if line.startswith(f"    {entry.name}: "))
+        assert source[at + 1].startswith('    """'), entry.name
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_packaged_recipe_is_a_config(name):
+    config = FinetuneConfig.make(name, **{key: value for key, value in GIVEN.items() if key not in load_recipe(name)})
+    for key, value in load_recipe(name).items():
+        assert getattr(config, key) == value
+
+
+def test_overrides_win_over_the_recipe():
+    assert "quickstart" in recipe_names()
+    config = FinetuneConfig.make("quickstart", batch_size=4, output_dir="elsewhere")
+    assert (config.batch_size, config.output_dir) == (4, "elsewhere")
+    assert config.lora_r == load_recipe("quickstart")["lora_r"]
+    assert problems("quickstart", batch_size=0) == [f"batch_size: 0 {WHOLE}"]
+
+
+def test_a_recipe_may_be_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base_model: demo\ndata: seeds\noutput_dir: out\nlearning_rate: 3e-4\nweight_decay: 1E-2\n")
+    config = FinetuneConfig.make(str(path))
+    assert (config.learning_rate, config.weight_decay) == (3e-4, 1e-2)  # numbers here as on the command line
+    assert FinetuneConfig.make(path) == config
+    assert recipe_path(path) == path
+
+
+def test_an_unknown_recipe():
+    assert problems("quickstrat") == [
+        "recipe: 'quickstrat' is neither a recipe nor a file. Did you mean 'quickstart'? "
+        f"Recipes: {', '.join(recipe_names())}."
+    ]
+    with pytest.raises(ConfigError, match="'nowhere/mine.yaml' is neither a recipe nor a file"):
+        load_recipe(Path("nowhere/mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "mine.yaml is not valid YAML"),
+        (b"a: \xff", "mine.yaml is not valid YAML"),
+        (b"- base_model", "mine.yaml must hold 'setting: value' lines."),
+        (b"", "mine.yaml must hold 'setting: value' lines."),
+        (b"on: 1\nbase_model: demo\ndata: seeds\noutput_dir: out\n", "True is not a setting."),
+        (b"lora_rr: 1\nbase_model: demo\ndata: seeds\noutput_dir: out\n", "'lora_rr' is not a setting. Did you mean"),
+        (b"seed: !!python/object/apply:os.getcwd []", "mine.yaml is not valid YAML"),
+    ],
+)
+def test_recipe_files_that_cannot_be_used(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        FinetuneConfig.make(str(path))
