@@ -18,9 +18,10 @@ RUN_DIR := runs/quickstart
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records, into runs/quickstart
-	rm -rf $(RUN_DIR)
+quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records and merge it, in runs/
+	rm -rf $(RUN_DIR) $(RUN_DIR)-merged
 	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR)
+	$(BIN)/alpaca-lora merge $(RUN_DIR) $(RUN_DIR)-merged
 
 test: .venv/.ready-dev  ## run the tests; no network is used
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg $(BIN)/python -m pytest $(ARGS)

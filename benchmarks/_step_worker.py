@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import json
 import os
 import resource
@@ -167,9 +166,6 @@ def ours(job: dict[str, Any], layout: str) -> None:
     from alpaca_lora.config import FinetuneConfig
     from alpaca_lora.training import run
 
-    known = {field.name for field in dataclasses.fields(FinetuneConfig)}
-    if "layout" not in known and layout != "padded":
-        return answer(skip="FinetuneConfig has no `layout` yet; padded is the only one.")
     _, _, examples, model = load(job)
     (output_dir := Path(job["folder"]) / layout).mkdir()
     config = FinetuneConfig(
@@ -188,10 +184,12 @@ def ours(job: dict[str, Any], layout: str) -> None:
         lora_dropout=0.0,
         dtype="float32",
         save_steps=10**6,
-        **({"layout": layout} if "layout" in known else {}),
+        layout=layout,
         **({"max_tokens": job["max_tokens"]} if job["max_tokens"] else {}),
     )
-    settings = f"alpaca_lora {version('alpaca_lora')}, layout {layout}, max_tokens {config.max_tokens}"
+    steps = run.plan_training(config, model.config, examples, model.device)
+    settings = f"alpaca_lora {version('alpaca_lora')}, layout {layout}, max_tokens {steps.planner.max_tokens}"
+    settings += f", {steps.packs_per_step} packs"
 
     class ClockedTrainer(run.AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
@@ -199,7 +197,7 @@ def ours(job: dict[str, Any], layout: str) -> None:
             self.add_callback(clock(model, settings))
 
     run.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
-    run.train(config, model, examples, None)
+    run.train(config, model, steps, None)
 
 
 def gemm(job: dict[str, Any]) -> None:
@@ -218,6 +216,7 @@ def gemm(job: dict[str, Any]) -> None:
     answer(
         tokens=pack.input_ids.size,
         supervised=len(pack.targets),
+        cut_records=len(examples.truncated),
         visible_pairs=int((pack.subtree_end - np.arange(pack.input_ids.size)).sum()),  # who sees each token
         shape={
             "layers": config.num_hidden_layers,

@@ -199,6 +199,7 @@ def table(result: dict[str, Any]) -> str:
         f"machine: {result['gflops']:.0f} GFLOP/s, the best of its float32 products ({products})",
         f"useful work: {useful['total'] / 1e12:.2f} TFLOP a step ({parts}): {work['tokens']:,} tokens as one tree, "
         f"{work['supervised']:,} supervised, {work['visible_pairs']:,} visible pairs",
+        f"{work['cut_records']} records are cut; TRL trains them without EOS, so its loss differs by as much",
         "",
         f"{'contestant':12} {'computed':>9} {'superv.':>8} {'first loss':>10} {'against hf':>10} {'s / step':>9} "
         f"{'min - max':>16} {'x tree':>7} {'peak RSS':>9} {'of GEMM':>8}",

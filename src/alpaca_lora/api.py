@@ -112,7 +112,8 @@ def generate(model: str | Path | LocalModel, instruction: str, input: str = "", 
         model: What `load` returned, or anything it takes.
         instruction: What to do.
         input: Context, may be empty.
-        **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams, seed.
+        **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
+            seed.
     """
     from .inference.local import Sampling
 
@@ -238,8 +239,8 @@ def _print_start(config: FinetuneConfig, model: Any, data: PreparedData) -> None
 
     state = processes()
     state.print(
-        f"{config.base_model} on {state.num_processes} x {state.device.type}, {str(model.dtype).removeprefix('torch.')}; "
-        f"{trainable:,} of {total:,} parameters train.\n"
+        f"{config.base_model} on {state.num_processes} x {state.device.type}, "
+        f"{str(model.dtype).removeprefix('torch.')}; {trainable:,} of {total:,} parameters train.\n"
         f"{len(data.train):,} records ({int(data.train.supervised.sum()):,} supervised tokens), "
         f"{len(data.validation) if data.validation else 0:,} to validate, {config.batch_size} a step."
     )

@@ -5,10 +5,11 @@ Options of `finetune` are the fields of `FinetuneConfig`, built by jsonargparse 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from .config import FinetuneConfig, recipe_names, recipe_path
 from .errors import AlpacaLoraError, did_you_mean
@@ -21,16 +22,19 @@ def finetune(config: FinetuneConfig) -> None:
     from . import api
 
     run = api.finetune(config)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process reports
+        return
     metrics = run.metrics
     for sample in run.samples:
         print(f"\n### {sample['instruction']}\n--- before\n{sample['before']}\n--- after\n{sample['after']}")
     print(f"\n{metrics['steps']} steps in {metrics['train_seconds']:.0f} s, last loss {metrics['loss']:.4f}", end="")
     if metrics["eval_loss_before"] is not None:
         print(f", validation loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}", end="")
+    here = _command()
     print(
         f".\nAdapter, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
-        f'  {PROG} generate {run.output_dir} "Write a haiku about the sea."\n'
-        f"  {PROG} merge {run.output_dir} {run.output_dir}-merged"
+        f'  {here} generate {run.output_dir} "Write a haiku about the sea."\n'
+        f"  {here} merge {run.output_dir} {run.output_dir}-merged"
     )
 
 
@@ -45,6 +49,7 @@ def merge(adapter: str, out: str, base_model: str | None = None) -> None:
     from . import api
 
     print(f"Merged folder: {api.merge(adapter, out, base_model=base_model)}")
+    print(f'Next:\n  {_command()} generate {out} "Write a haiku about the sea."')
 
 
 def generate(
@@ -128,10 +133,15 @@ def inspect(
         columns=columns,
     )
     console = Console(highlight=False)
-    console.print(str(report), markup=False)
+    console.print(str(report), markup=False, soft_wrap=True)
     for text in report.examples_shown(examples):
         console.print()
-        console.print(text)
+        console.print(text, soft_wrap=True)
+
+
+def _command() -> str:
+    """How this program was called, for commands to copy: `.venv/bin/alpaca-lora`, say."""
+    return sys.argv[0] if sys.argv[0].endswith(PROG) else PROG
 
 
 # Each command's function, and what is given without an option's name.
@@ -164,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> Any:
-    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
     from . import __version__
 
@@ -177,19 +187,22 @@ def _parser() -> Any:
     class _Parser(ArgumentParser):  # type: ignore[misc]
         """Names the nearest option where one is unknown."""
 
-        def error(self, message: str, ex: Exception | None = None) -> None:
-            unknown = re.match(r"unrecognized arguments: (--\w+)", message)
-            known = [option for action in self._actions for option in action.option_strings]
-            super().error(message + (did_you_mean(unknown[1], known) if unknown else ""), ex)
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+            unknown = re.match(r"unrecognized arguments: --([\w-]+)|.* does not accept option '([^']+)'", message)
+            parser = getattr(ex, "subcommand_parser", None) or self
+            known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+            near = did_you_mean(unknown[1] or unknown[2], known) if unknown else ""
+            super().error(message + ("." + near if near else ""), ex)
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog=PROG, description="Stanford Alpaca as one library; every speed-up is exact.")
+    about = "Stanford Alpaca as one library; every speed-up is exact."
+    parser = _Parser(prog=PROG, description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     commands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", help="one of:")
     for name, (function, positional) in _COMMANDS.items():
         summary = (function.__doc__ or "").split("\n")[0]
         usage = " ".join([PROG, name, *(word.upper() for word in positional), "[options]"])
-        sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=summary)
+        sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=summary, allow_abbrev=False)
         if function is finetune:
             files = f"a YAML file of settings, or a packaged recipe: {', '.join(recipe_names())}; options after it win"
             sub.add_argument("--config", "--recipe", action=_Config, help=files)

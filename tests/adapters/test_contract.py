@@ -17,8 +17,9 @@ from alpaca_lora.errors import AdapterError
 def trained(tiny_base, records, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "adapter"
     rows = [record._asdict() for record in records]
-    quick = {"val_set_size": 0, "batch_size": 4, "max_steps": 2, "learning_rate": 1e-2, "prompt_template": "alpaca_short"}
-    return finetune(base_model=tiny_base, data=rows, output_dir=out, dtype="float32", **quick).adapter_dir
+    quick = {"val_set_size": 0, "batch_size": 4, "max_steps": 2, "learning_rate": 1e-2, "dtype": "float32"}
+    template = {"prompt_template": "alpaca_short"}
+    return finetune(base_model=tiny_base, data=rows, output_dir=out, **quick, **template).adapter_dir
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_another_tokenizer(adapter, bpe_tokenizer):
     for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
         (adapter / name).unlink(missing_ok=True)
     bpe_tokenizer.save_pretrained(adapter)
-    with pytest.raises(AdapterError, match="the tokenizer is not the one this adapter was trained with .* special ids differ"):
+    with pytest.raises(AdapterError, match="the tokenizer is not the one this adapter was trained with"):
         load(adapter)
 
 
@@ -69,7 +70,10 @@ def test_other_special_ids(adapter):
     path = adapter / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "eos_token": "<s>"}), encoding="utf-8")
-    with pytest.raises(AdapterError, match="its vocabulary or special ids differ. Use the tokenizer files saved beside"):
+    with (
+        pytest.warns(UserWarning, match="eos_token_id: the tokenizer says 1"),
+        pytest.raises(AdapterError, match="vocabulary or special ids differ. Use the tokenizer files saved beside"),
+    ):
         load(adapter)
 
 
@@ -89,7 +93,7 @@ def test_another_base_of_the_same_shape(adapter, tiny_llama, sentencepiece_token
 )
 def test_a_damaged_file(adapter, text):
     (adapter / NAME).write_bytes(text.encode("latin-1"))
-    with pytest.raises(AdapterError, match="alpaca_lora.json: damaged: .* Copy the folder again from where it was made"):
+    with pytest.raises(AdapterError, match="alpaca_lora.json: damaged: .* Copy the folder again from"):
         load(adapter)
 
 

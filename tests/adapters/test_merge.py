@@ -136,18 +136,19 @@ def test_a_merge_that_would_differ_is_not_kept(tiny_llama, sentencepiece_tokeniz
     base.save_pretrained(tmp_path / "base")
     sentencepiece_tokenizer.save_pretrained(tmp_path / "base")
     broken = adapter_of(str(tmp_path / "base"), sentencepiece_tokenizer, tmp_path / "adapter", std=0.05)
-    with pytest.raises(AdapterError, match="merged and unmerged logits differ by .* .more than 1e-4 in float32.; not kept"):
+    with pytest.raises(AdapterError, match="logits differ by .* .more than 1e-4 in float32.; not kept"):
         merge(broken, tmp_path / "merged")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "base"]
 
 
 @pytest.mark.slow
 def test_merged_and_unmerged_give_the_same_answers(demo_base, bpe_tokenizer, tmp_path):
-    adapter = adapter_of("demo", bpe_tokenizer, tmp_path / "adapter", std=0.005)
+    adapter = adapter_of("demo", bpe_tokenizer, tmp_path / "adapter", std=0.05)
     merge(adapter, tmp_path / "merged")
-    plain, unmerged, merged = (LocalModel.load(path, dtype="float32") for path in ("demo", adapter, tmp_path / "merged"))
+    paths = ("demo", adapter, tmp_path / "merged")
+    plain, unmerged, merged = (LocalModel.load(path, dtype="float32") for path in paths)
     sampling = Sampling(max_new_tokens=16)
     answers = [unmerged.generate(*instruction, sampling) for instruction in INSTRUCTIONS]
     assert answers == [merged.generate(*instruction, sampling) for instruction in INSTRUCTIONS]
     assert len(set(answers)) == len(INSTRUCTIONS)
-    assert plain.generate(*INSTRUCTIONS[-1], sampling) != answers[-1]  # the adapter does something
+    assert plain.generate(*INSTRUCTIONS[0], sampling) != answers[0]  # the adapter does something

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from alpaca_lora.adapters.store import CONFIG, WEIGHTS, is_adapter, load_adapter, read_adapter, save_adapter
 from alpaca_lora.errors import AdapterError
-from alpaca_lora.models.lora import add_lora
+from alpaca_lora.models.lora import add_lora, quiet_peft
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
@@ -89,7 +89,7 @@ def test_missing_keys(tiny_llama, adapter):
 
 def test_unexpected_keys(tiny_llama, adapter):
     change(adapter, **{FIRST.replace("layers.0", "layers.9"): torch.ones(4, 64)})
-    with pytest.raises(AdapterError, match="1 unexpected keys, first .'base_model.model.model.layers.9.self_attn.q_proj"):
+    with pytest.raises(AdapterError, match="1 unexpected keys, first .'base_model.model.model.layers.9.self_attn"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
@@ -106,7 +106,7 @@ def test_another_rank(tiny_llama, adapter):
 
 
 def test_a_base_of_another_shape(tiny_llama, adapter):
-    with pytest.raises(AdapterError, match=r"does not fit 'smaller': 8 other shapes, first .*is \(4, 64\), not \(4, 32\)"):
+    with pytest.raises(AdapterError, match=r"not fit 'smaller': 8 other shapes, first .*is \(4, 64\), not \(4, 32\)"):
         load_adapter(tiny_llama(hidden=32), adapter, "smaller")
 
 
@@ -133,13 +133,13 @@ def test_no_weights(tiny_llama, adapter):
 def test_a_truncated_file(tiny_llama, adapter, size):
     content = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(content[:size])
-    with pytest.raises(AdapterError, match="adapter_model.safetensors: damaged: .*Copy it again from where it was made"):
+    with pytest.raises(AdapterError, match="adapter_model.safetensors: damaged: .*Copy it again from"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"peft_type": "NO_SUCH"}', '{"peft_type": "LORA", "target_modules": ["absent_proj"]}', "\xff"],
+    ["", "{", "[]", "{}", "\xff", '{"peft_type": "NO_SUCH"}', '{"peft_type": "LORA", "target_modules": ["absent"]}'],
 )
 def test_a_damaged_config(tiny_llama, adapter, text):
     (adapter / CONFIG).write_bytes(text.encode("latin-1"))
@@ -152,7 +152,8 @@ def test_an_adapter_peft_wrote_loads(tiny_llama, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], rank_pattern={"layers.1.*": 2})
-    model = get_peft_model(tiny_llama(), config).eval()
+    with quiet_peft():
+        model = get_peft_model(tiny_llama(), config).eval()
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if "lora_B" in name:

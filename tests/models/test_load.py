@@ -74,7 +74,7 @@ def test_a_missing_folder(name):
 
 def test_what_might_be_a_hub_id_is_looked_up_and_missed():
     assert resolve_base("alpaca-lora-tests/is-not-there") == "alpaca-lora-tests/is-not-there"
-    with pytest.raises(ModelError, match="cannot load the config of 'alpaca-lora-tests/is-not-there'.*a hub id you can"):
+    with pytest.raises(ModelError, match="cannot load the config of 'alpaca-lora-tests/is-not-there'.*a hub id"):
         load.load_config("alpaca-lora-tests/is-not-there")
 
 
@@ -158,7 +158,7 @@ def test_missing_weights_are_not_made_up(base):
 def test_weights_of_another_shape(base):
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps({**config, "intermediate_size": 80}), encoding="utf-8")
-    with pytest.raises(ModelError, match="6 of the model's tensors.* in another shape than its config.json says, first"):
+    with pytest.raises(ModelError, match="6 of the model's tensors.* another shape than its config.json says, first"):
         load_model(resolve_base(str(base)), FLOAT32)
 
 
@@ -225,4 +225,5 @@ def test_agreeing_and_absent_special_ids_are_silent(tiny_base, sentencepiece_tok
         warnings.simplefilter("error")
         check_pairing(sentencepiece_tokenizer, load.load_config(tiny_base))
         check_pairing(sentencepiece_tokenizer, SimpleNamespace(eos_token_id=[5, 2]))
-        check_pairing(SimpleNamespace(eos_token_id=2, bos_token_id=None), SimpleNamespace(eos_token_id=2, bos_token_id=1))
+        without_bos = SimpleNamespace(eos_token_id=2, bos_token_id=None)
+        check_pairing(without_bos, SimpleNamespace(eos_token_id=2, bos_token_id=1))

@@ -48,7 +48,8 @@ def test_every_unmatched_target_is_listed(tiny_llama):
 
 
 @pytest.mark.parametrize(
-    ("tie", "reason"), [(True, "input embedding and head are one tensor"), (False, "no longer merge and load everywhere")]
+    ("tie", "reason"),
+    [(True, "input embedding and head are one tensor"), (False, "no longer merge and load everywhere")],
 )
 def test_head_and_embedding_are_refused(tiny_llama, tie, reason):
     with pytest.raises(ConfigError) as caught:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import AdapterError
+from ..models.lora import quiet_peft
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -87,7 +88,8 @@ def load_adapter(model: Any, folder: str | Path, base_name: str) -> Any:
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
-        wrapped = PeftModel(model, config)
+        with quiet_peft():
+            wrapped = PeftModel(model, config)
     except (ValueError, TypeError, KeyError) as error:
         raise AdapterError(f"{folder}: {CONFIG} does not fit {base_name!r}: {error}") from error
     expected = get_peft_model_state_dict(wrapped)

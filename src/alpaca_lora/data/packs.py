@@ -163,9 +163,10 @@ def shared_prefixes(examples: Examples, members: Sequence[int] | np.ndarray) -> 
 
 def prefix_rank(examples: Examples) -> np.ndarray:
     """Place of each example when prompts are sorted by their ids: int64, shape (n,). Equal prefixes stand together."""
-    big_endian = examples.ids.astype(">u4")  # sorts as bytes the way ids sort as numbers
-    ends = examples.offsets[:-1] + examples.supervised_from - 1
-    keys = [big_endian[a:b].tobytes() for a, b in zip(examples.offsets[:-1], ends, strict=True)]
+    starts = examples.offsets[:-1]
+    ends = starts + examples.supervised_from - 1
+    # As big-endian bytes, ids sort the way numbers do.
+    keys = [examples.ids[a:b].astype(">u4").tobytes() for a, b in zip(starts, ends, strict=True)]
     rank = np.empty(len(examples), np.int64)
     rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
     return rank

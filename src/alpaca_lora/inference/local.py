@@ -110,10 +110,9 @@ class LocalModel:
         placement = Placement.choose(dtype)
         contract = read_contract(path)
         adapter = is_adapter(path)
+        base_name = str(path)
         if adapter:
             base_name = base_model or (contract.base_model if contract else _named_base(path))
-        else:
-            base_name = str(path)
         resolved = resolve_base(base_name)
         tokenizer = load_tokenizer(
             str(path) if adapter and (Path(path) / "tokenizer_config.json").exists() else resolved
@@ -200,9 +199,7 @@ class _ReaderLeft(Exception):
 class _TextStreamer(BaseStreamer):
     """Receives new ids from `model.generate` and hands on the text that is certain."""
 
-    def __init__(
-        self, encoder: Encoder, stop_ids: list[int], pieces: SimpleQueue[str | BaseException | None]
-    ) -> None:
+    def __init__(self, encoder: Encoder, stop_ids: list[int], pieces: SimpleQueue[str | BaseException | None]) -> None:
         self.encoder, self.stop_ids, self.pieces = encoder, stop_ids, pieces
         self.ids: list[int] = []
         self.shown = 0

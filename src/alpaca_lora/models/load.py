@@ -106,8 +106,8 @@ def load_model(base_model: str, placement: Placement) -> Any:
     lacking = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lacking:  # transformers has filled them with random values
         raise ModelError(
-            f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, or has them in another shape than "
-            f"its config.json says, first {lacking[:2]}. Copy the model again."
+            f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, or has them in another shape "
+            f"than its config.json says, first {lacking[:2]}. Copy the model again."
         )
     return model.to(placement.device).eval()
 

@@ -7,6 +7,8 @@ matrices (and DoRA magnitudes).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
@@ -53,9 +55,16 @@ def add_lora(
         use_dora=use_dora,
         bias="none",
     )
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 for a property by its old name
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with quiet_peft():
         return get_peft_model(model, config)
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hides what users can do nothing about: peft 0.21 asks transformers 5.23 for a property by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def check_targets(model: Any, targets: list[str]) -> None:

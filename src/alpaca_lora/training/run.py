@@ -75,9 +75,10 @@ def plan_training(config: FinetuneConfig, model_config: Any, examples: Examples,
             stacklevel=2,
         )
         layout = "padded"
-    tokens = config.max_tokens
-    if tokens == "auto":
+    if config.max_tokens == "auto":
         tokens = max(auto_max_tokens(model_config, device, config.gradient_checkpointing), config.cutoff_len)
+    else:
+        tokens = config.max_tokens
     multiple = BLOCK if device.type == "cuda" and layout != "padded" else 1
     planner = Planner(examples, layout, tokens, processes().num_processes, multiple)
     epochs = config.num_epochs

@@ -99,7 +99,7 @@ class AlpacaTrainer(Trainer):
         loss_sum, tokens = self.accelerator.reduce(total, "sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": loss_sum / tokens}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 

@@ -1,0 +1,10 @@
+"""Merge any adapter into its base, named by the adapter itself: a plain transformers folder.
+
+python examples/merge_adapter.py ADAPTER_DIR OUT_DIR
+"""
+
+import sys
+
+from alpaca_lora import merge
+
+print("merged into", merge(adapter=sys.argv[1], out=sys.argv[2]))

@@ -1,0 +1,291 @@
+"""The command line: options, config files, exit codes, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alpaca_lora import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments, **environment):
+    """Runs the command as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "alpaca_lora", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(records, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "records.json"
+    path.write_text(json.dumps([record._asdict() for record in records]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base, data, tmp_path_factory):
+    """A run started from a YAML file with one option on top: the process and its folder."""
+    folder = tmp_path_factory.mktemp("cli")
+    values = {"base_model": tiny_base, "data": str(data), "val_set_size": 2, "batch_size": 4, "max_steps": 7}
+    values |= {"learning_rate": 1e-2, "dtype": "float32", "sample_instructions": ["Name a cat."], "cutoff_len": 128}
+    (folder / "run.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return command(
+        "finetune", "--config", folder / "run.yaml", "--max_steps", 2, "--output_dir", folder / "out"
+    ), folder
+
+
+def run(capsys, *arguments):
+    """Runs the command in this process: exit code, stdout, stderr."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    if isinstance(code, str):  # Python prints it to stderr and exits with 1
+        code, err = 1, err + code
+    return code, out, err
+
+
+# finetune
+
+
+def test_finetune_from_a_file_with_an_option_on_top(finished):
+    result, folder = finished
+    assert result.returncode == 0, result.stderr
+    assert "2 steps in" in result.stdout
+    assert "validation loss 10." in result.stdout
+    assert "### Name a cat.\n--- before\n" in result.stdout
+    assert f"Adapter, history, loss.png and model card: {folder / 'out'}" in result.stdout
+    assert f'alpaca-lora generate {folder / "out"} "Write a haiku about the sea."' in result.stdout
+    assert f"alpaca-lora merge {folder / 'out'} {folder / 'out'}-merged" in result.stdout
+    assert "2/2" in result.stderr and "tokens/s" in result.stderr
+    assert "Warning" not in result.stderr
+    content = json.loads((folder / "out" / "alpaca_lora.json").read_text(encoding="utf-8"))
+    assert content["finished"] is True
+    assert content["config"]["max_steps"] == 2
+    assert content["config"]["learning_rate"] == 0.01
+
+
+def test_print_config_is_a_config(capsys, tmp_path):
+    code, out, _ = run(capsys, "finetune", "--recipe", "quickstart", "--lora_r", 4, "--print_config")
+    assert code == 0
+    values = yaml.safe_load(out)
+    assert (values["base_model"], values["lora_r"], values["lora_alpha"]) == ("demo", 4, 32.0)
+    (tmp_path / "again.yaml").write_text(out, encoding="utf-8")
+    code, again, _ = run(capsys, "finetune", "--config", tmp_path / "again.yaml", "--print_config")
+    assert (code, again) == (0, out)
+
+
+def test_options_before_a_config_lose_and_after_it_win(capsys):
+    arguments = ["finetune", "--seed", 1, "--config", "quickstart", "--seed", 2, "--print_config"]
+    assert yaml.safe_load(run(capsys, *arguments)[1])["seed"] == 2
+
+
+def test_lists_on_the_command_line(capsys):
+    targets = ["--lora_target_modules", '["q_proj","o_proj"]', "--columns", '{"output": "answer"}']
+    values = yaml.safe_load(run(capsys, "finetune", "--recipe", "quickstart", *targets, "--print_config")[1])
+    assert values["lora_target_modules"] == ["q_proj", "o_proj"]
+    assert values["columns"] == {"output": "answer"}
+
+
+def test_a_wrong_option_names_the_nearest(capsys):
+    code, out, err = run(capsys, "finetune", "--base_modell", "demo")
+    assert (code, out) == (2, "")
+    assert "unrecognized arguments: --base_modell demo. Did you mean 'base_model'?" in err
+
+
+def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text("learning_rat: 1e-4\n", encoding="utf-8")
+    code, _, err = run(capsys, "finetune", "--config", tmp_path / "run.yaml")
+    assert code == 2
+    assert "does not accept option 'learning_rat'. Did you mean 'learning_rate'?" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("batch_size", "2.5", "batch_size"),
+        ("lora_r", "1.5", "lora_r"),
+        ("learning_rate", "fast", "learning_rate"),
+        ("dtype", "float16", "'auto', 'float32', 'bfloat16'"),
+        ("lr_scheduler", "cosin", "'cosine', 'linear', 'constant'"),
+        ("train_on_inputs", "maybe", "train_on_inputs"),
+    ],
+)
+def test_a_value_of_the_wrong_kind(capsys, option, value, words):
+    code, out, err = run(capsys, "finetune", "--recipe", "quickstart", f"--{option}", value)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_missing_settings(capsys):
+    code, _, err = run(capsys, "finetune", "--base_model", "demo")
+    assert code == 2
+    assert "required" in err and "output_dir" in err
+
+
+def test_wrong_settings_are_one_message(capsys, tmp_path):
+    wrong = ["--lora_r", 0, "--lora_alpha", -1, "--lora_dropout", 1, "--val_set_size", -1, "--cutoff_len", 4]
+    code, out, err = run(capsys, "finetune", "--recipe", "quickstart", "--output_dir", tmp_path / "out", *wrong)
+    assert (code, out) == (1, "")
+    assert err == (
+        "alpaca-lora: 5 problems:\n"
+        "  - lora_r: 0 must be a whole number of at least 1.\n"
+        "  - cutoff_len: 4 must be a whole number of tokens, at least 8.\n"
+        "  - lora_alpha: -1.0 must be a number above 0.\n"
+        "  - lora_dropout: 1.0 must be in [0, 1).\n"
+        "  - val_set_size: -1.0 must be a count, a fraction below 1, or 0."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_recipe(capsys):
+    code, _, err = run(capsys, "finetune", "--recipe", "quickstar")
+    assert code == 1
+    assert err.startswith("alpaca-lora: recipe: 'quickstar' is neither a recipe nor a file. Did you mean 'quickstart'?")
+
+
+def test_a_users_mistake_is_one_message_without_traceback(tiny_base, data, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--base_model", tiny_base, "--data", data, "--output_dir", out, "--batch_size", 99]
+    result = command("finetune", *arguments, "--val_set_size", 0)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "alpaca-lora: batch_size: 99 is more than the 12 training examples. Lower batch_size to 12" in result.stderr
+
+
+def test_a_finished_run_is_not_overwritten(capsys, finished):
+    _, folder = finished
+    before = (folder / "out" / "adapter_model.safetensors").read_bytes()
+    code, _, err = run(capsys, "finetune", "--config", folder / "run.yaml", "--output_dir", folder / "out")
+    assert code == 1
+    assert "holds another run. Name a new folder, or continue that run with --resume true" in err
+    assert (folder / "out" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_resume_with_another_setting(capsys, finished):
+    _, folder = finished
+    options = ["--output_dir", folder / "out", "--max_steps", 2, "--learning_rate", 1, "--resume", "true"]
+    code, _, err = run(capsys, "finetune", "--config", folder / "run.yaml", *options)
+    assert code == 1
+    assert "resume: learning_rate was 0.01 and is 1.0 now" in err
+
+
+# merge, generate, inspect
+
+
+def test_merge_then_generate(capsys, finished, tmp_path):
+    _, folder = finished
+    merged = tmp_path / "merged"
+    code, out, _ = run(capsys, "merge", folder / "out", merged)
+    assert (code, out) == (0, f"Merged folder: {merged}\n")
+    answers = []
+    for model in (folder / "out", merged):
+        code, out, _ = run(capsys, "generate", model, "Name a cat.", "--input", "A big one.", "--max_new_tokens", 6)
+        assert code == 0 and out.endswith("\n")
+        answers.append(out)
+    assert answers[0] == answers[1]
+    code, _, err = run(capsys, "merge", folder / "out", merged)
+    assert code == 1
+    assert f"alpaca-lora: {merged}: exists and is not an empty folder; name a new one." in err
+
+
+def test_generate_prints_text_as_text(finished):
+    _, folder = finished
+    result = command("generate", folder / "out", "Name a cat.", "--max_new_tokens", 4, PYTHONIOENCODING="utf-8")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate", "/nowhere", "Hi"], 1, "no such folder: '/nowhere'"),
+        (["generate", "/nowhere", "Hi", "--temperature", "-1"], 1, "no such folder"),
+        (["generate", "/nowhere"], 2, "generate.instruction"),
+        (["generate", "/nowhere", "Hi", "--temperatur", "1"], 2, "Did you mean 'temperature'?"),
+        (["merge", "/nowhere", "out"], 1, "/nowhere: is not an adapter folder (no adapter_config.json)."),
+        (["merg", "a", "b"], 2, "'finetune', 'merge', 'generate', 'inspect'"),
+        ([], 2, "{finetune,merge,generate,inspect}"),
+    ],
+)
+def test_mistakes(capsys, arguments, code, words):
+    found, out, err = run(capsys, *arguments)
+    assert (found, out) == (code, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_sampling_is_checked(capsys, tiny_base):
+    code, _, err = run(capsys, "generate", tiny_base, "Hi", "--top_p", 2, "--num_beams", 0)
+    assert code == 1
+    assert "alpaca-lora: 2 problems:\n  - top_p: 2.0 must be above 0 and at most 1.\n  - num_beams: 0" in err
+
+
+def test_inspect(capsys, data, tiny_base):
+    code, out, _ = run(capsys, "inspect", data, "--base_model", tiny_base, "--examples", 1)
+    assert code == 0
+    table, example = out.split("\n\nrecord 1: ")
+    rows = dict(line.split("  ", 1) for line in table.splitlines())
+    assert rows["records"].strip() == f"12 from {data}"
+    assert rows["with input"].strip() == "41.7%"
+    assert rows["ending in EOS"].strip() == "100%"
+    assert rows["example length"].split()[::2] == ["min", "5%", "25%", "median", "75%", "95%", "max"]
+    assert example == (
+        "<s> Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nName three fruits.\n\n### Response:\nApple, pear and plum.</s>\n"
+    )
+
+
+def test_inspect_shows_supervised_tokens_in_another_colour(capsys, data, tiny_base, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, _ = run(capsys, "inspect", data, "--base_model", tiny_base, "--examples", 1)
+    assert code == 0
+    prompt, response = out.split("### Response:")
+    assert "\x1b[" in prompt
+    assert "32m" not in prompt and "92m" not in prompt
+    shown = response.split("\x1b[")
+    assert any("32m" in piece for piece in shown) and any("92m" in piece for piece in shown)
+    assert "7;32m</s>" in response
+
+
+def test_inspect_reports_bad_records(capsys, tmp_path, tiny_base):
+    path = tmp_path / "bad.json"
+    path.write_text('[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": 3}]', encoding="utf-8")
+    code, _, err = run(capsys, "inspect", path, "--base_model", tiny_base)
+    assert code == 1
+    assert err.startswith(f"alpaca-lora: {path}, record 2 (line 1): 'output' is 3 (int), not a string")
+
+
+# Help
+
+
+@pytest.mark.parametrize("name", ["finetune", "merge", "generate", "inspect"])
+def test_help_describes_every_option(capsys, name):
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: alpaca-lora {name}")
+    if name == "finetune":
+        text = " ".join(out.split())
+        assert "Examples in an optimizer step, over all devices and micro-batches; honoured exactly." in text
+        assert "--recipe" in out and "quickstart" in out
+
+
+def test_version(capsys):
+    from alpaca_lora import __version__
+
+    assert run(capsys, "--version")[:2] == (0, f"alpaca-lora {__version__}\n")
