@@ -81,15 +81,16 @@ def clock(model: Any, settings: str) -> Any:
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             wait()
             count.update(computed_tokens=0, supervised_tokens=0)
-            self.started = time.perf_counter()
+            self.started = time.perf_counter(), time.process_time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.seconds = time.perf_counter() - self.started
+            wall, cpu = self.started
+            self.took = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if "loss" in logs:  # our trainer has no labels to count, but logs its supervised tokens
                 supervised = logs.get("supervised_tokens", count["supervised_tokens"])
-                answer(seconds=self.seconds, loss=logs["loss"], **{**count, "supervised_tokens": supervised})
+                answer(**self.took, loss=logs["loss"], **{**count, "supervised_tokens": supervised})
 
     return Clock()
 

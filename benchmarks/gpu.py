@@ -242,7 +242,7 @@ def peer(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
 
         kind, arguments = SFTTrainer, SFTConfig
         more = {"packing": packing, "padding_free": "padding-free" in name, "use_liger_kernel": "liger" in name}
-        more["max_length"] = row["max_tokens"] if packing else 512
+        more |= {"max_length": row["max_tokens"] if packing else None, "completion_only_loss": True}
     varlen = packing or "padding-free" in name  # exact with flash attention only
     model = build_model(args.model, args, attention="flash_attention_2" if varlen else "sdpa")
     words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 2}, unk_token="<pad>"))  # trainers ask for one
@@ -279,6 +279,7 @@ def peer(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
         data_collator=collator,
         callbacks=[timer := Clock(model)],
     )
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     held: Held = []
     for computed, supervised in timer.tokens[: len(timer.ends)]:
@@ -421,6 +422,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.steps < 1 or args.warmup < 1 or args.peer_batch < 1 or BATCH % args.peer_batch or not args.layouts:
         parser.error(f"--steps and --warmup must be 1 or more, --peer-batch a divisor of {BATCH}, --layouts not empty")
+    if args.compile and args.device == "cpu" and args.layouts[0] != "padded":
+        parser.error("--compile on a CPU: needs --layouts padded; by branch, each pack would be compiled anew")
     return args
 
 

@@ -19,7 +19,8 @@ after its turn (else all seven would hold their peaks, 30 GB); touching it anew 
 TRL's defaults are left alone but for bf16 (off: it is the slower one on a CPU), max_length (512, ours) and the
 learning rate. It tokenises prompt and completion together, so its ids may differ by a few tokens, and it cuts the EOS
 of records that are too long; its loss then differs by as much. Every contestant's first loss is compared to
-hf-padded's. Useful work (`useful_flops`) and the machine's matrix product rate give the share of that rate.
+hf-padded's. CPU seconds well below threads x seconds mean that the machine was busy with something else: measure
+again. Useful work (`useful_flops`) and the machine's matrix product rate give the share of that rate.
 """
 
 from __future__ import annotations
@@ -169,6 +170,7 @@ def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any
         "seconds": median(seconds),
         "seconds_all": seconds,
         "seconds_warm_up": steps[0]["seconds"],
+        "cpu_seconds": median(step["cpu_seconds"] for step in measured),
         "peak_rss_bytes": steps[-1]["peak_rss_bytes"],
         "rss_before_first_step_bytes": ready["peak_rss_bytes"],
         "settings": ready["settings"],
@@ -199,10 +201,10 @@ def table(result: dict[str, Any]) -> str:
         f"machine: {result['gflops']:.0f} GFLOP/s, the best of its float32 products ({products})",
         f"useful work: {useful['total'] / 1e12:.2f} TFLOP a step ({parts}): {work['tokens']:,} tokens as one tree, "
         f"{work['supervised']:,} supervised, {work['visible_pairs']:,} visible pairs",
-        f"{work['cut_records']} records are cut; TRL trains them without EOS, so its loss differs by as much",
+        f"{work['cut_records']} of the records are cut; TRL cuts their EOS too, and its loss differs by as much",
         "",
         f"{'contestant':12} {'computed':>9} {'superv.':>8} {'first loss':>10} {'against hf':>10} {'s / step':>9} "
-        f"{'min - max':>16} {'x tree':>7} {'peak RSS':>9} {'of GEMM':>8}",
+        f"{'min - max':>16} {'CPU s':>7} {'x tree':>7} {'peak RSS':>9} {'of GEMM':>8}",
     ]
     for name, row in result["contestants"].items():
         if "skipped" in row:
@@ -213,7 +215,7 @@ def table(result: dict[str, Any]) -> str:
         spread = f"{min(row['seconds_all']):.2f} - {max(row['seconds_all']):.2f}"
         lines.append(
             f"{name:12} {row['computed_tokens']:9,} {row['supervised_tokens']:8,} {row['first_loss']:10.6f} "
-            f"{difference:>10} {row['seconds']:9.2f} {spread:>16} {times:>7} "
+            f"{difference:>10} {row['seconds']:9.2f} {spread:>16} {row['cpu_seconds']:7.1f} {times:>7} "
             f"{row['peak_rss_bytes'] / 2**30:6.2f}GiB {row['share_of_gemm_rate']:8.1%}"
         )
     settings = {name: row["settings"] for name, row in result["contestants"].items() if "skipped" not in row}

@@ -192,7 +192,8 @@ def test_merge_then_generate(capsys, finished, tmp_path):
     _, folder = finished
     merged = tmp_path / "merged"
     code, out, _ = run(capsys, "merge", folder / "out", merged)
-    assert (code, out) == (0, f"Merged folder: {merged}\n")
+    assert code == 0
+    assert out.startswith(f"Merged folder: {merged}\n")
     answers = []
     for model in (folder / "out", merged):
         code, out, _ = run(capsys, "generate", model, "Name a cat.", "--input", "A big one.", "--max_new_tokens", 6)

@@ -141,7 +141,8 @@ def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None
         `out`. Its alpaca_lora.json tells the largest logit difference that was measured.
 
     Raises:
-        AdapterError: not an adapter, another base, or logits that differ by more than 1e-4 (float32).
+        AdapterError: not an adapter, another base, or logits that differ by more than float32's rounding explains
+            (1e-4, or 1e-5 of the largest logit).
     """
     import torch
 

@@ -21,7 +21,7 @@ _PROBES = (
     ("Translate the sentence to French.", "The cat sleeps on the chair."),
     ("Write a haiku about rain.", ""),
 )
-_MOST_DIFFERENCE = {torch.float32: 1e-4}
+_MOST_DIFFERENCE = 1e-4  # of float32 logits up to 10; larger ones round coarser, in proportion
 
 
 def merge_into_folder(model: Any, encoder: Encoder, contract: Contract | None, out: Path) -> float:
@@ -37,7 +37,9 @@ def merge_into_folder(model: Any, encoder: Encoder, contract: Contract | None, o
         Largest absolute difference of logits between base + adapter and the folder as it loads back.
 
     Raises:
-        AdapterError: `out` is not empty, or the merged model differs (more than 1e-4 in float32).
+        AdapterError: `out` is not empty or cannot be written, or the merged model differs: in float32 by more than
+            1e-4, or than 1e-5 of the largest logit. (The demo model's logits reach 33, and the order of float32's
+            sums alone moves them by up to 1.3e-4; in float64 merged and unmerged are equal.)
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
@@ -55,9 +57,12 @@ def merge_into_folder(model: Any, encoder: Encoder, contract: Contract | None, o
         encoder.tokenizer.save_pretrained(part)
         after = _logits(load_model(str(part), Placement(torch.device("cpu"), dtype)), prompts)
         difference = max((a - b).abs().max().item() for a, b in zip(after, before, strict=True))
-        if not difference <= _MOST_DIFFERENCE.get(dtype, float("inf")):
+        largest = max(logits.abs().max().item() for logits in before)
+        most = _MOST_DIFFERENCE * max(1, largest / 10) if dtype == torch.float32 else float("inf")
+        if not difference <= most:
             raise AdapterError(
-                f"{out}: merged and unmerged logits differ by {difference:.2g} (more than 1e-4 in float32); not kept."
+                f"{out}: merged and unmerged logits differ by {difference:.2g}, more than the {most:.2g} that rounding "
+                "explains; not kept. Train the adapter again with a lower learning_rate."
             )
         if contract is not None:
             write_run_file(part, contract, merge={"dtype": str(dtype), "max_logit_difference": difference})

@@ -186,7 +186,7 @@ def _flex_attention(on_cuda: bool) -> Any:
     if not on_cuda:
         return flex_attention
     if not _compiled:
-        _compiled.append(torch.compile(flex_attention, dynamic=False))
+        _compiled.append(torch.compile(flex_attention))  # packs differ in length: shapes become dynamic
     return _compiled[0]
 
 
