@@ -170,6 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     except AlpacaLoraError as error:
         sys.exit(f"{PROG}: {error}")
     except KeyboardInterrupt:
+        print(f"\n{PROG}: interrupted; a run goes on from its newest checkpoint with --resume true", file=sys.stderr)
         sys.exit(130)
 
 

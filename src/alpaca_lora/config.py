@@ -97,8 +97,8 @@ class FinetuneConfig:
     """Dropout in front of the LoRA matrices, in [0, 1)."""
 
     lora_target_modules: list[str] | Literal["all-linear"] | None = None
-    """Names of the linear modules that get LoRA, `all-linear` for every one but the head, or nothing for
-    alpaca-lora's own choice, q_proj and v_proj."""
+    """Linear modules that get LoRA: a list of names such as `[q_proj,k_proj,v_proj,o_proj]`, `all-linear` for every
+    one but the head, or nothing for alpaca-lora's own choice, q_proj and v_proj."""
 
     use_rslora: bool = False
     """Rank-stabilised LoRA (arXiv 2312.03732)."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alpaca_lora.errors import ConfigError
+from alpaca_lora.models.load import checkpoint_activations
 from alpaca_lora.models.lora import add_lora, check_targets
 
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
@@ -101,7 +102,7 @@ def test_every_adapter_tensor_gets_a_gradient_also_with_gradient_checkpointing(t
                 if "lora_B" in name:
                     tensor.normal_(std=0.1)
         if checkpointing:  # as training/run.py does
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
         model.train()
         ids = torch.arange(1, 33).reshape(2, 16)
         model(input_ids=ids, use_cache=False).logits.float().logsumexp(-1).sum().backward()

@@ -18,6 +18,7 @@ from alpaca_lora.data.collator import StepDataset, collate
 from alpaca_lora.data.plan import Planner
 from alpaca_lora.data.tokens import Examples
 from alpaca_lora.models.attention import IMPLEMENTATION
+from alpaca_lora.models.load import checkpoint_activations
 from alpaca_lora.models.lora import add_lora
 from alpaca_lora.training.trainer import AlpacaTrainer, pack_loss, plain_head
 
@@ -102,7 +103,7 @@ def test_layouts_agree_on_random_trees(tiny_llama, kv_heads, examples, max_token
 def test_layouts_agree_with_checkpointing_and_full_fine_tuning(tiny_llama, method, checkpointing):
     model, examples = model_for(tiny_llama, 2, method), alpaca_like(16)
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(model)
     padded, packed, tree = (
         step_of(model, StepDataset(Planner(examples, layout, 150), 16, 0, 1)) for layout in ("padded", "packed", "tree")
     )
@@ -113,7 +114,7 @@ def test_layouts_agree_with_checkpointing_and_full_fine_tuning(tiny_llama, metho
 def test_checkpointing_changes_nothing(tiny_llama):
     model, dataset = model_for(tiny_llama), StepDataset(Planner(alpaca_like(16), "tree", 150), 16, 0, 1)
     expected = step_of(model, dataset)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checkpoint_activations(model)
     assert_same_step(step_of(model, dataset), expected)
 
 

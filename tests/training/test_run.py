@@ -289,6 +289,13 @@ def test_no_checkpoint_to_resume_from(settings, interrupted):
 # What is refused
 
 
+def test_a_run_without_a_checkpoint_cannot_be_continued(interrupted, settings):
+    """The advice must be one that works."""
+    shutil.rmtree(interrupted / "checkpoints")
+    error = refused(interrupted, **settings)
+    assert "holds a run that stopped before its first checkpoint. Delete it, or name a new folder." in str(error)
+
+
 def test_output_dirs_that_cannot_be_used(whole, settings, tmp_path):
     file = tmp_path / "file"
     file.write_text("x", encoding="utf-8")
@@ -299,7 +306,7 @@ def test_output_dirs_that_cannot_be_used(whole, settings, tmp_path):
     full.mkdir()
     (full / "diary.txt").write_text("x", encoding="utf-8")
     message = str(refused(full, **settings))
-    assert f"output_dir: {full} is not empty (diary.txt). Name a new folder, or" in message
+    assert f"output_dir: {full} is not empty (diary.txt). Name a new folder." in message
     with pytest.raises(ConfigError, match="holds another run. Name a new folder, or continue that run with --resume"):
         finetune(output_dir=whole.output_dir, **settings)
 

@@ -61,7 +61,7 @@ class DataReport:
         ids = self.examples[index].ids.tolist()
         first = int(self.examples.supervised_from[index])
         tokenizer: Any = self.encoder.tokenizer
-        text = Text(f"record {self.examples.record_numbers[index]}: ", style="bold")
+        text = Text().append(f"record {self.examples.record_numbers[index]}: ", style="bold")
         text.append(tokenizer.decode(ids[:first], clean_up_tokenization_spaces=False), style="dim")
         done = ""
         for k in range(first, len(ids) - 1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,12 @@ class LocalModel:
         tokenizer = load_tokenizer(
             str(path) if adapter and (Path(path) / "tokenizer_config.json").exists() else resolved
         )
+        if adapter and contract is None and prompt_template is None:
+            warnings.warn(
+                f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with; template "
+                "'alpaca' is assumed. Name another one with prompt_template.",
+                stacklevel=2,
+            )
         template = contract.load_template() if contract and prompt_template is None else None
         encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
         model = load_model(resolved, placement)

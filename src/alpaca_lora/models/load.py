@@ -146,6 +146,13 @@ class Placement:
         return cls(device, getattr(torch, dtype))
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Have a model recompute its activations in the backward pass instead of keeping them."""
+    # transformers 5.23 calls by another name what it called gradient checkpointing before.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def processes() -> Any:
     """accelerate's state of this process among its peers: rank, number, device.
 
@@ -198,8 +205,9 @@ def _check_weight_files(folder: Path) -> None:
 
 def _cannot_load(what: str, base_model: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    found = "" if Path(base_model).exists() else " (no such folder here, so it was taken for a hub id)"
     return (
-        f"base_model: cannot load the {what} of {base_model!r}: {reason} "
+        f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "
         "Give a folder with safetensors weights, a hub id you can reach, or 'demo'."
     )
 

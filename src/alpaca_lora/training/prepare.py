@@ -98,10 +98,13 @@ def claim_output_dir(config: FinetuneConfig) -> Path:
     if config.resume:
         _check_same_run(config, run_file)
     elif holds and processes().is_main_process:
-        what = "holds another run" if run_file.exists() else f"is not empty ({', '.join(sorted(holds)[:3])})"
-        raise ConfigError(
-            f"output_dir: {folder} {what}. Name a new folder, or continue that run with --resume true (resume=True)."
-        )
+        if not run_file.exists():
+            advice = f"is not empty ({', '.join(sorted(holds)[:3])}). Name a new folder."
+        elif any((folder / "checkpoints").glob("checkpoint-*")):
+            advice = "holds another run. Name a new folder, or continue that run with --resume true (resume=True)."
+        else:
+            advice = "holds a run that stopped before its first checkpoint. Delete it, or name a new folder."
+        raise ConfigError(f"output_dir: {folder} {advice}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

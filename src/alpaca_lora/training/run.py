@@ -20,7 +20,7 @@ from ..data.plan import Planner
 from ..data.tokens import Examples
 from ..errors import ConfigError
 from ..models.attention import BLOCK, IMPLEMENTATION, runs_packs
-from ..models.load import processes
+from ..models.load import checkpoint_activations, processes
 from .callbacks import EvaluateLast, HistoryCallback, ProgressBar
 from .trainer import AlpacaTrainer
 
@@ -42,7 +42,7 @@ def train(config: FinetuneConfig, model: Any, steps: StepDataset, validation: Ex
     if steps.planner.layout != "padded":
         model.set_attn_implementation(IMPLEMENTATION)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(model)
     trainer = AlpacaTrainer(
         model=model,
         args=_arguments(config, steps, model.dtype, validation is not None),

@@ -89,15 +89,17 @@ class AlpacaTrainer(Trainer):
         loader, model = self.get_eval_dataloader(eval_dataset), self.model
         was_training = model.training
         model.eval()
-        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        loss_sum, tokens = 0.0, 0
         with torch.no_grad():
             for batch in loader:
                 inputs = self._prepare_inputs(batch)
-                loss_sum, _ = pack_loss(model, inputs, self.head)
-                total += torch.stack([loss_sum.double(), torch.tensor(len(inputs["targets"])).to(total)])
+                loss_sum += pack_loss(model, inputs, self.head)[0].item()
+                tokens += len(inputs["targets"])
         model.train(was_training)
-        loss_sum, tokens = self.accelerator.reduce(total, "sum").tolist()
-        metrics = {f"{metric_key_prefix}_loss": loss_sum / tokens}
+        dtype = torch.float32 if self.args.device.type == "mps" else torch.float64  # MPS has no float64
+        total = torch.tensor([loss_sum, tokens], dtype=dtype, device=self.args.device)
+        loss_sum, all_tokens = self.accelerator.reduce(total, "sum").tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss_sum / all_tokens}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
