@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .packs import Layout
+from .plan import Planner
 from .records import RecordSet
 from .tokens import Encoder, Examples
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 _SHOWN_NUMBERS = 8
+_LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "tree")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,26 @@ class DataReport:
             "example length": _quantiles(examples.lengths),
             "prompt length": _quantiles(examples.prompt_lens),
             "response length": _quantiles(examples.lengths - examples.prompt_lens),
+            **self.computed,
         }
+
+    @property
+    def computed(self) -> dict[str, str]:
+        """Tokens a model would compute in an epoch, by layout, against rows of 8 padded to the longest.
+
+        Steps of 128 examples (all, where there are fewer), packs of 2,048 tokens.
+        """
+        examples = self.examples
+        steps = Planner(examples, "padded", 2048).step_members(min(128, len(examples)), 0, 0)
+        sizes = examples.lengths[steps] - 1
+        rows_of_8 = sum(8 * int(step[k : k + 8].max()) for step in sizes for k in range(0, step.size // 8 * 8, 8))
+        rows_of_8 += sum(step.size % 8 * int(step[step.size // 8 * 8 :].max(initial=0)) for step in sizes)
+        facts = {"computed, rows of 8": f"{rows_of_8:,} tokens an epoch"}
+        for layout in _LAYOUTS:
+            planner = Planner(examples, layout, 2048)
+            tokens = sum(planner.plan(step, planner.packs_needed(step)).computed_tokens for step in steps)
+            facts[f"computed, {layout}"] = f"{tokens:,} ({rows_of_8 / tokens:.2f}x fewer)"
+        return facts
 
     def __str__(self) -> str:
         width = max(map(len, self.rows))
