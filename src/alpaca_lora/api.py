@@ -151,7 +151,7 @@ def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None
     from .inference.local import LocalModel
 
     if not is_adapter(adapter):
-        raise AdapterError(f"{adapter}: is not an adapter folder (no adapter_config.json).")
+        raise AdapterError(f"{adapter}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote.")
     loaded = LocalModel.load(adapter, base_model=base_model, dtype="float32")
     loaded.model.to(torch.device("cpu"))
     merge_into_folder(loaded.model, loaded.encoder, loaded.contract, Path(out))
@@ -235,9 +235,9 @@ def _finetune(config: FinetuneConfig) -> Run:
 
 
 def _print_start(config: FinetuneConfig, model: Any, data: PreparedData) -> None:
-    trainable, total = model.get_nb_trainable_parameters()
     from .models.load import processes
 
+    trainable, total = model.get_nb_trainable_parameters()
     state = processes()
     state.print(
         f"{config.base_model} on {state.num_processes} x {state.device.type}, "
