@@ -151,7 +151,9 @@ def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None
     from .inference.local import LocalModel
 
     if not is_adapter(adapter):
-        raise AdapterError(f"{adapter}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote.")
+        raise AdapterError(
+            f"{adapter}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote."
+        )
     loaded = LocalModel.load(adapter, base_model=base_model, dtype="float32")
     loaded.model.to(torch.device("cpu"))
     merge_into_folder(loaded.model, loaded.encoder, loaded.contract, Path(out))

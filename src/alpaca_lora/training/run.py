@@ -91,8 +91,8 @@ def auto_max_tokens(model_config: Any, device: torch.device, gradient_checkpoint
     """A micro-batch that uses a device well.
 
     On a CPU a fixed size, large enough for matrix products to run at their rate. On a GPU (not tried on one yet) what
-    should fit in half of the memory the weights leave free: about 34 bytes of bfloat16 activations a token, layer and hidden unit (arXiv
-    2205.05198, without attention scores), or 2 with gradient checkpointing, at most 16,384 tokens.
+    should fit in half of the memory the weights leave free: about 34 bytes of bfloat16 activations a token, layer and
+    hidden unit (arXiv 2205.05198, without attention scores), or 2 with gradient checkpointing, at most 16,384 tokens.
     """
     if device.type != "cuda":
         return CPU_TOKENS

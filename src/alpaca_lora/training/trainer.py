@@ -1,8 +1,8 @@
 """The training step.
 
-`AlpacaTrainer` is transformers' Trainer with a few methods overridden (sampler, step's batches, loss, log, evaluate); callbacks, trackers, schedulers,
-checkpoints and launching stay as users know them. What differs is the step. A dataset item is a *pack*, one
-micro-batch of one process; the packs of a step hold exactly `batch_size` examples, and
+`AlpacaTrainer` is transformers' Trainer with a few methods overridden (sampler, a step's batches, loss, log, evaluate);
+callbacks, trackers, schedulers, checkpoints and launching stay as users know them. What differs is the step. A dataset
+item is a *pack*, one micro-batch of one process; the packs of a step hold exactly `batch_size` examples, and
 
     loss = sum of token losses over the step's supervised tokens / their number,
 
