@@ -164,7 +164,10 @@ def trl(job: dict[str, Any], **changed: Any) -> None:
 
 def ours(job: dict[str, Any], layout: str) -> None:
     """alpaca_lora, as `finetune` trains."""
+    import torch
+
     from alpaca_lora.config import FinetuneConfig
+    from alpaca_lora.models.load import Placement
     from alpaca_lora.training import run
 
     _, _, examples, model = load(job)
@@ -198,7 +201,7 @@ def ours(job: dict[str, Any], layout: str) -> None:
             self.add_callback(clock(model, settings))
 
     run.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
-    run.train(config, model, steps, None)
+    run.train(config, model, Placement(model.device, torch.float32), steps, None)
 
 
 def gemm(job: dict[str, Any]) -> None:

@@ -43,7 +43,6 @@ try:
     import peft  # noqa: F401
     import torch
     import transformers
-    from step import useful_flops
     from tokenizers import Tokenizer, models
     from torch._dynamo.utils import counters
     from transformers.models.llama import modeling_llama
@@ -54,6 +53,7 @@ try:
     from alpaca_lora.data.plan import Planner
     from alpaca_lora.data.tokens import Encoder, Examples
     from alpaca_lora.models.attention import BLOCK, IMPLEMENTATION
+    from alpaca_lora.models.geometry import SHAPES, Geometry
     from alpaca_lora.models.lora import add_lora
     from alpaca_lora.training import run
     from alpaca_lora.training.trainer import pack_loss, plain_head
@@ -62,11 +62,11 @@ except ImportError as error:
     sys.exit(2)
 
 VOCABULARY, RANK, BATCH, RECIPE_STEPS = 32_000, 16, 128, 1_218
-SHAPES = {  # hidden, mlp, layers, heads, key/value heads
-    "7b": (4096, 11008, 32, 32, 32),
-    "13b": (5120, 13824, 40, 40, 40),
-    "tiny": (128, 256, 2, 4, 2),
-    "check": (256, 512, 2, 4, 2),
+MODELS = {
+    "7b": SHAPES["llama-7b"],
+    "13b": SHAPES["llama-13b"],
+    "tiny": Geometry(VOCABULARY, 128, 256, 2, 4, 2, head_dim=32),
+    "check": Geometry(VOCABULARY, 256, 512, 2, 4, 2, head_dim=64),
 }
 PEAKS = {  # dense bfloat16 TFLOP/s of the data sheets, by exact device name: a card's variants differ
     **dict.fromkeys(["NVIDIA H200", "NVIDIA H100 80GB HBM3"], 989),
@@ -121,8 +121,7 @@ def synthetic(count: int = 52_002) -> Examples:
 
 def build_model(shape: str, args: argparse.Namespace, liger: bool = False, attention: str = "sdpa") -> Any:
     """A random LLaMA of that shape, made on the device, with LoRA on every linear layer; the same one every time."""
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    config = transformers.LlamaConfig(vocab_size=VOCABULARY, **dict(zip(names, SHAPES[shape], strict=True)))
+    config = transformers.LlamaConfig(**dataclasses.asdict(MODELS[shape]))
     torch.manual_seed(0)
     with torch.device(args.device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=args.dtype, attn_implementation=attention)
@@ -292,14 +291,10 @@ def peer(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
 
 def summary(timer: Clock, held: Held, args: argparse.Namespace) -> dict[str, Any]:
     """Figures of a row: medians over the measured steps."""
-    hidden, mlp, layers, heads, key_heads = SHAPES[args.model]
-    key = hidden // heads * key_heads
-    shape = {"layers": layers, "hidden": hidden, "mlp": mlp, "vocabulary": VOCABULARY}
-    shape |= {"query_width": hidden, "key_width": key}
-    lora = 6 * RANK * (4 * hidden + 2 * (hidden + key) + 3 * (hidden + mlp)) * layers  # a token; step.py's is q and v
+    geometry = MODELS[args.model]
+    lora = geometry.lora_parameters(RANK, "all-linear")
     for step in held:
-        frozen = useful_flops(shape, step["computed"], step["supervised"], step["pairs"], lora_r=0)
-        step["flops"] = sum(frozen.values()) + lora * step["computed"]
+        step["flops"] = geometry.training_flops("lora", step["computed"], step["pairs"], step["supervised"], lora)
     seconds = np.diff(timer.ends)[args.warmup - 1 :].tolist()
     measured = held[args.warmup :]
 

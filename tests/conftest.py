@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from alpaca_lora.data.records import Record
-from alpaca_lora.models import load
+from alpaca_lora.models import demo, load
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported; nothing is fetched in tests
 
-USER_CACHE = load.cache_dir()
+USER_CACHE = demo.cache_dir()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,8 +33,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for entry in USER_CACHE.parent.glob("*"):
         if entry != USER_CACHE:
             (home / entry.name).symlink_to(entry)
-    for demo in USER_CACHE.glob("demo-*"):
-        (folder / demo.name).symlink_to(demo)
+    for converted in USER_CACHE.glob("demo-*"):
+        (folder / converted.name).symlink_to(converted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home))
         yield folder

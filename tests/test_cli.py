@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from alpaca_lora import cli
+from alpaca_lora.config import recipe_names, recipe_path
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,7 +174,7 @@ def test_a_finished_run_is_not_overwritten(capsys, finished):
     before = (folder / "out" / "adapter_model.safetensors").read_bytes()
     code, _, err = run(capsys, "finetune", "--config", folder / "run.yaml", "--output_dir", folder / "out")
     assert code == 1
-    assert "holds another run. Name a new folder, or continue that run with --resume true" in err
+    assert "holds another run. Name a new folder, or continue that run with --resume auto" in err
     assert (folder / "out" / "adapter_model.safetensors").read_bytes() == before
 
 
@@ -193,7 +194,8 @@ def test_merge_then_generate(capsys, finished, tmp_path):
     merged = tmp_path / "merged"
     code, out, _ = run(capsys, "merge", folder / "out", merged)
     assert code == 0
-    assert out.startswith(f"Merged folder: {merged}\n")
+    assert out.startswith(f"Merged folder: {merged}\nLogits are at most ")
+    assert "20 of 20 answers are the same." in out
     answers = []
     for model in (folder / "out", merged):
         code, out, _ = run(capsys, "generate", model, "Name a cat.", "--input", "A big one.", "--max_new_tokens", 6)
@@ -203,6 +205,37 @@ def test_merge_then_generate(capsys, finished, tmp_path):
     code, _, err = run(capsys, "merge", folder / "out", merged)
     assert code == 1
     assert f"alpaca-lora: {merged}: exists and is not an empty folder; name a new one." in err
+
+
+def test_merge_several_without_comparing(capsys, finished, tmp_path):
+    _, folder = finished
+    options = ["--also", json.dumps([str(folder / "out")]), "--dtype", "bfloat16", "--certify", "false"]
+    code, out, _ = run(capsys, "merge", folder / "out", tmp_path / "merged", *options)
+    assert code == 0 and "Logits" not in out
+    certificate = json.loads((tmp_path / "merged" / "merge_certificate.json").read_text(encoding="utf-8"))
+    assert len(certificate["adapters"]) == 2 and certificate["merged"]["dtype"] == "bfloat16"
+
+
+def test_diff_and_extract(capsys, finished, tiny_base, tmp_path):
+    _, folder = finished
+    tuned, diff, result = (tmp_path / name for name in ("tuned", "diff", "result"))
+    assert run(capsys, "merge", folder / "out", tuned, "--certify", "false")[0] == 0
+    code, out, _ = run(capsys, "diff", "make", tiny_base, tuned, diff)
+    assert code == 0
+    assert out.startswith(f"Difference: {diff}\n") and f"alpaca-lora diff apply {diff} {tiny_base} RESULT" in out
+    assert run(capsys, "diff", "apply", diff, tiny_base, result)[:2] == (0, f"Tuned model, bit for bit: {result}\n")
+    assert (tuned / "model.safetensors").read_bytes() == (result / "model.safetensors").read_bytes()
+    code, out, _ = run(capsys, "diff", "verify", diff, tiny_base, result)
+    assert (code, out) == (
+        0,
+        "As they were: 21 tensors of the diff, 21 tensors of the base, 21 tensors of the result.\n",
+    )
+    code, _, err = run(capsys, "diff", "verify", diff, tuned)
+    assert code == 1 and err.startswith("alpaca-lora: not what the difference was made with: ")
+    code, out, _ = run(capsys, "extract", tiny_base, tuned, tmp_path / "adapter", "--r", 8, "--targets", '["q_proj"]')
+    assert code == 0
+    assert "model.layers.0.self_attn.q_proj  0.0000\n" in out and "Relative error of these 2 modules: 0.0000" in out
+    assert run(capsys, "diff", "mak")[0] == 2
 
 
 def test_generate_prints_text_as_text(finished):
@@ -220,8 +253,10 @@ def test_generate_prints_text_as_text(finished):
         (["generate", "/nowhere"], 2, "generate.instruction"),
         (["generate", "/nowhere", "Hi", "--temperatur", "1"], 2, "Did you mean 'temperature'?"),
         (["merge", "/nowhere", "out"], 1, "/nowhere: is not an adapter folder (no adapter_config.json)."),
-        (["merg", "a", "b"], 2, "'finetune', 'merge', 'generate', 'inspect'"),
-        ([], 2, "{finetune,merge,generate,inspect}"),
+        (["diff"], 2, "{make,apply,verify}"),
+        (["diff", "apply", "/nowhere", "b", "c"], 1, "/nowhere: has no diff.json. Give the folder that"),
+        (["merg", "a", "b"], 2, "'finetune', 'merge', 'diff', 'extract', 'generate', 'inspect', 'recipes'"),
+        ([], 2, "{finetune,merge,diff,extract,generate, ...}"),
     ],
 )
 def test_mistakes(capsys, arguments, code, words):
@@ -272,12 +307,38 @@ def test_inspect_reports_bad_records(capsys, tmp_path, tiny_base):
     assert err.startswith(f"alpaca-lora: {path}, record 2 (line 1): 'output' is 3 (int), not a string")
 
 
+# recipes
+
+
+def test_recipes_are_listed(capsys):
+    code, out, err = run(capsys, "recipes")
+    assert (code, err) == (0, "")
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    assert list(lines) == recipe_names()
+    assert lines["alpaca-7b"].strip().startswith("Stanford Alpaca 7B: every weight of LLaMA 7B learns")
+
+
+def test_a_recipe_is_printed_as_it_is(capsys, tmp_path):
+    code, out, _ = run(capsys, "recipes", "alpaca-7b")
+    assert code == 0
+    assert out == recipe_path("alpaca-7b").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(out, encoding="utf-8")
+    assert yaml.safe_load(run(capsys, "finetune", "--config", tmp_path / "mine.yaml", "--print_config")[1])["fsdp"]
+
+
+def test_an_unknown_recipe_is_not_printed(capsys):
+    code, out, err = run(capsys, "recipes", "alpaca-7")
+    assert (code, out) == (1, "")
+    assert "alpaca-lora: recipe: 'alpaca-7' is neither a recipe nor a file. Did you mean 'alpaca-7b'?" in err
+    assert run(capsys, "recipes", "alpaca-7b", "alpaca-13b")[0] == 2
+
+
 # Help
 
 
-@pytest.mark.parametrize("name", ["finetune", "merge", "generate", "inspect"])
+@pytest.mark.parametrize("name", ["finetune", "merge", "diff make", "extract", "generate", "inspect", "recipes"])
 def test_help_describes_every_option(capsys, name):
-    code, out, _ = run(capsys, name, "--help")
+    code, out, _ = run(capsys, *name.split(), "--help")
     assert code == 0
     assert out.startswith(f"usage: alpaca-lora {name}")
     if name == "finetune":

@@ -109,7 +109,11 @@ TARGETS = "must be a list of module names, 'all-linear', or left out."
         ("val_set_size", "5%", f"'5%' {COUNT}"),
         ("lora_dropout", 1.0, "1.0 must be in [0, 1)."),
         ("lora_dropout", -0.1, "-0.1 must be in [0, 1)."),
-        *[(name, 1, f"1 {TRUTH}") for name in ("train_on_inputs", "use_rslora", "use_dora", "resume")],
+        *[(name, 1, f"1 {TRUTH}") for name in ("train_on_inputs", "use_rslora", "use_dora", "load_in_8bit", "fsdp")],
+        ("resume", 1, "1 must be true, false or auto."),
+        ("method", "lora2", "'lora2' must be lora, qlora or full."),
+        ("optimizer", "sgd", "'sgd' must be one of adamw, adamw_8bit, paged_adamw_8bit."),
+        ("cpu_offload", True, "needs fsdp."),
         ("gradient_checkpointing", "yes", f"'yes' {TRUTH}"),
         ("dtype", "float16", "'float16' must be auto, float32 or bfloat16."),
         ("lr_scheduler", "cosin", "'cosin' must be one of cosine, linear, constant, constant_with_warmup."),
@@ -147,6 +151,8 @@ def test_each_rule_names_the_value_and_what_is_allowed(name, value, message):
         ("max_grad_norm", 0),
         ("max_tokens", 4096),
         ("max_tokens", "auto"),
+        ("resume", "auto"),
+        ("method", "full"),
         ("layout", "padded"),
         ("lora_dropout", 0),
         ("lora_alpha", 16.5),
@@ -250,3 +256,12 @@ def test_recipe_files_that_cannot_be_used(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         FinetuneConfig.make(str(path))
+
+
+def test_methods_that_contradict_each_other_are_told_together():
+    found = problems(**GIVEN, method="qlora", load_in_8bit=True, fsdp=True, optimizer="adamw_8bit")
+    assert [problem.split(":")[0] for problem in found] == ["load_in_8bit", "fsdp", "optimizer"]
+    assert "quantised weights cannot be sharded here" in found[1]
+    assert "'adamw_8bit' cannot work on sharded parameters" in found[2]
+    (told,) = problems(**GIVEN, fsdp=True, sample_instructions=["Sing."])
+    assert told.startswith("sample_instructions: a sharded model cannot answer while it trains")

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import Run, finetune, generate, inspect, load, merge, stream
+    from .adapters.extract import Extraction
+    from .api import (
+        Run,
+        diff_apply,
+        diff_make,
+        diff_verify,
+        extract_lora,
+        finetune,
+        generate,
+        inspect,
+        load,
+        merge,
+        stream,
+    )
     from .config import FinetuneConfig
     from .data.records import Record, load_records
     from .errors import AlpacaLoraError
@@ -18,7 +31,20 @@ if TYPE_CHECKING:
     from .prompts import Template
 
 _HOMES = {
-    "api": ("Run", "finetune", "generate", "inspect", "load", "merge", "stream"),
+    "adapters.extract": ("Extraction",),
+    "api": (
+        "Run",
+        "diff_apply",
+        "diff_make",
+        "diff_verify",
+        "extract_lora",
+        "finetune",
+        "generate",
+        "inspect",
+        "load",
+        "merge",
+        "stream",
+    ),
     "config": ("FinetuneConfig",),
     "data.records": ("Record", "load_records"),
     "errors": ("AlpacaLoraError",),
@@ -29,12 +55,17 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AlpacaLoraError",
+    "Extraction",
     "FinetuneConfig",
     "LocalModel",
     "Record",
     "Run",
     "Sampling",
     "Template",
+    "diff_apply",
+    "diff_make",
+    "diff_verify",
+    "extract_lora",
     "finetune",
     "generate",
     "inspect",

@@ -9,16 +9,18 @@ run.merge("merged")
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import FinetuneConfig
-from .errors import AdapterError, ConfigError
+from .errors import ConfigError
 
 if TYPE_CHECKING:
+    from .adapters.extract import Extraction
+    from .adapters.merge import OutputDtype
     from .data.report import DataReport
     from .inference.local import LocalModel
     from .training.prepare import PreparedData
@@ -76,7 +78,7 @@ class Run:
 
 
 def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None, **overrides: Any) -> Run:
-    """Fine-tune a base model with LoRA.
+    """Fine-tune a base model: LoRA or QLoRA beside frozen weights, or all weights.
 
     Args:
         config: A whole config; or, instead,
@@ -84,12 +86,15 @@ def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None,
         **overrides: any field of `FinetuneConfig`; they win over the recipe.
 
     Returns:
-        The run; its folder holds the adapter, history.jsonl, loss.png, a model card and alpaca_lora.json.
+        The run; its folder holds the adapter (the whole model with `method="full"`), history.jsonl, loss.png, a model
+        card and alpaca_lora.json.
 
     Raises:
         ConfigError: wrong settings, all of them at once.
         DataError: records that cannot be used.
         ModelError: a base that cannot be used.
+        TrainingError: losses that are no numbers, a full disk, no memory for a single example.
+        RunInterrupted: Ctrl-C or SIGTERM; the run has a checkpoint and `resume="auto"` continues it.
     """
     if config is None:
         config = FinetuneConfig.make(recipe, **overrides)
@@ -129,35 +134,110 @@ def stream(model: str | Path | LocalModel, instruction: str, input: str = "", **
     return loaded.stream(instruction, input, Sampling(**sampling))
 
 
-def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None) -> Path:
-    """Merge an adapter into its full-precision base and write a plain transformers folder.
+def merge(
+    adapter: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    base_model: str | None = None,
+    dtype: OutputDtype = "auto",
+    certify: bool = True,
+) -> Path:
+    """Merge an adapter into its full-precision base and write a plain transformers folder, a tensor at a time.
 
     Args:
-        adapter: Folder of a LoRA adapter.
+        adapter: Folder of a LoRA adapter, or several, which are merged one after the other.
         out: New or empty folder.
         base_model: Where the base is now, if not where the adapter says.
+        dtype: Of the merged weights: "float32", "bfloat16", or "auto", the base's own.
+        certify: Compare logits with those of base + adapter. This loads the model in float32; without it, merging needs
+            little memory.
 
     Returns:
-        `out`. Its alpaca_lora.json tells the largest logit difference that was measured.
+        `out`. Its merge_certificate.json tells what was merged and what was measured.
 
     Raises:
-        AdapterError: not an adapter, another base, or logits that differ by more than float32's rounding explains
-            (1e-4, or 1e-5 of the largest logit).
+        AdapterError: not an adapter, another base, a merged tensor that is not finite, or logits that differ by more
+            than rounding explains (float32: 1e-4, or 1e-5 of the largest logit).
+        ModelError: the base is quantised or cannot be read.
     """
-    import torch
+    from .adapters.merge import merge_adapters
 
-    from .adapters.merge import merge_into_folder
-    from .adapters.store import is_adapter
-    from .inference.local import LocalModel
-
-    if not is_adapter(adapter):
-        raise AdapterError(
-            f"{adapter}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote."
-        )
-    loaded = LocalModel.load(adapter, base_model=base_model, dtype="float32")
-    loaded.model.to(torch.device("cpu"))
-    merge_into_folder(loaded.model, loaded.encoder, loaded.contract, Path(out))
+    adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter)
+    merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify)
     return Path(out)
+
+
+def diff_make(base_model: str | Path, tuned: str | Path, out: str | Path) -> Path:
+    """Write the difference between a tuned model and its base, which is of no use without that base.
+
+    Args:
+        base_model: The base: a folder, a hub id, or `demo`.
+        tuned: The tuned model.
+        out: New or empty folder.
+
+    Returns:
+        `out`: differences of all tensors, hashes of base, difference and result, and the tuned model's other files.
+    """
+    from .adapters.diff import make_diff
+
+    return make_diff(base_model, tuned, out)
+
+
+def diff_apply(diff: str | Path, base_model: str | Path, out: str | Path) -> Path:
+    """Give back the tuned model, bit for bit, from a difference and its base.
+
+    Args:
+        diff: What `diff_make` wrote.
+        base_model: The base.
+        out: New or empty folder.
+
+    Raises:
+        AdapterError: a tensor of diff, base or result is not the one the difference was made with; it is named.
+    """
+    from .adapters.diff import apply_diff
+
+    return apply_diff(diff, base_model, out)
+
+
+def diff_verify(
+    diff: str | Path, base_model: str | Path | None = None, result: str | Path | None = None
+) -> dict[str, int]:
+    """Check a difference, and a base and a result where given, against the hashes it was made with.
+
+    Returns:
+        How many tensors were checked: `diff`, `base`, `result`.
+
+    Raises:
+        AdapterError: some are not the same; they are named.
+    """
+    from .adapters.diff import verify_diff
+
+    return verify_diff(diff, base_model, result)
+
+
+def extract_lora(
+    base_model: str | Path,
+    tuned: str | Path,
+    out: str | Path,
+    *,
+    r: int = 16,
+    targets: list[str] | None = None,
+) -> Extraction:
+    """The LoRA adapter of rank r that comes nearest to what full fine-tuning did to a base.
+
+    Args:
+        base_model: The base.
+        tuned: The fully fine-tuned model.
+        out: New or empty folder for the adapter, which peft loads.
+        r: Rank.
+        targets: Names of linear modules; all but the head if left out.
+
+    Returns:
+        The relative error of each module and of the whole; also in the folder, as extraction.json.
+    """
+    from .adapters.extract import extract
+
+    return extract(base_model, tuned, out, r=r, targets=targets)
 
 
 def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
@@ -183,70 +263,110 @@ def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
 def _finetune(config: FinetuneConfig) -> Run:
     from transformers import set_seed
 
-    from .adapters.contract import Contract, read_contract, write_run_file
-    from .adapters.store import save_adapter
+    from .adapters.contract import Contract, write_run_file
     from .inference.local import LocalModel
-    from .models.load import Placement, fingerprint, load_model, processes, resolve_base
-    from .models.lora import add_lora
-    from .training.prepare import claim_output_dir, prepare
+    from .models.fingerprint import fingerprint
+    from .models.load import Placement, processes, resolve_base
+    from .training.checkpoint import full_disk_explained
+    from .training.identity import check_identity, fingerprint_of, identity_of
+    from .training.model import check_abilities, trainable_model
+    from .training.prepare import all_of, claim_output_dir, prepare
     from .training.run import plan_training, train
+    from .training.sharding import check_can_shard, from_first_rank
 
-    placement = Placement.choose(config.dtype)
-    output_dir = claim_output_dir(config)
+    check_abilities(config)
+    _, placement, (output_dir, before) = all_of(
+        lambda: check_can_shard(config), lambda: Placement.choose(config.dtype), lambda: claim_output_dir(config)
+    )
+    main = processes().is_main_process
     base = resolve_base(config.base_model)
     data = prepare(config, base)
     steps = plan_training(config, data.model_config, data.train, placement.device)
 
-    model = load_model(base, placement)
-    contract = Contract.of(data.encoder, config.base_model, fingerprint(model))
-    if config.resume and read_contract(output_dir) != contract:
-        raise ConfigError(
-            f"resume: the base model, its tokenizer or the template of {output_dir} is another now. "
-            "Restore it, or start a new run in a new output_dir."
-        )
+    contract = Contract.of(data.encoder, config.base_model, from_first_rank(fingerprint(base) if main else None))
+    identity = identity_of(config, data.records.fingerprint, asdict(contract))
+    if before:
+        check_identity(before["identity"], identity)
+        if before["finished"]:
+            processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
+            return Run(output_dir)
     set_seed(config.seed)
-    model = add_lora(
-        model,
-        r=config.lora_r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        targets=config.lora_target_modules,
-        use_rslora=config.use_rslora,
-        use_dora=config.use_dora,
-    )
-    _print_start(config, model, data)
+    model = trainable_model(config, base, placement)
+    _print_start(config, model, placement, data, steps)
     local = LocalModel(model, data.encoder, contract.stop_ids, contract)
-    before = [local.generate(instruction) for instruction in config.sample_instructions]
-    described = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
-    main = processes().is_main_process
+    untrained = [local.generate(instruction) for instruction in config.sample_instructions]
+    described = {"identity": identity, "config": config.to_dict(), "data": data.described, "seed": config.seed}
     if main:
         write_run_file(output_dir, contract, finished=False, **described)
-    train(config, model, steps, data.validation)
-    model.eval()
-    after = [local.generate(instruction) for instruction in config.sample_instructions]
-    described["samples"] = [
-        {"instruction": instruction, "before": old, "after": new}
-        for instruction, old, new in zip(config.sample_instructions, before, after, strict=True)
-    ]
-    if main:
-        save_adapter(model, output_dir)
-        data.encoder.tokenizer.save_pretrained(output_dir)
-        _write_results(output_dir, contract, described)
+    with full_disk_explained(output_dir):
+        train(config, model, placement, steps, data.validation, fingerprint_of(identity))
+        _finish(config, model, placement, data, local, untrained, contract, described)
     processes().wait_for_everyone()
     return Run(output_dir)
 
 
-def _print_start(config: FinetuneConfig, model: Any, data: PreparedData) -> None:
+def _finish(
+    config: FinetuneConfig,
+    model: Any,
+    placement: Any,
+    data: PreparedData,
+    local: LocalModel,
+    untrained: list[str],
+    contract: Any,
+    described: dict[str, Any],
+) -> None:
+    """Write what a finished run leaves: the adapter or model, the tokenizer, and what it all came to."""
+    from .adapters.store import describe_adapter, save_adapter
     from .models.load import processes
+    from .training.sharding import save_model
 
-    trainable, total = model.get_nb_trainable_parameters()
+    output_dir = Path(config.output_dir)
+    model.eval()
+    after = [local.generate(instruction) for instruction in config.sample_instructions]
+    described["samples"] = [
+        {"instruction": instruction, "before": old, "after": new}
+        for instruction, old, new in zip(config.sample_instructions, untrained, after, strict=True)
+    ]
+    if config.method == "full":
+        save_model(model, output_dir, placement.dtype)
+    else:
+        save_adapter(model, output_dir)
+    if processes().is_main_process:
+        if config.method != "full":
+            described["adapter"] = describe_adapter(output_dir)
+        data.encoder.tokenizer.save_pretrained(output_dir)
+        _write_results(output_dir, contract, described)
+
+
+def _print_start(config: FinetuneConfig, model: Any, placement: Any, data: PreparedData, steps: Any) -> None:
+    """What is real: who computes, in what, what trains, and what a step is."""
+    from .models.load import nodes, processes
+
     state = processes()
+    if config.method == "full":
+        trainable = total = sum(tensor.numel() for tensor in model.parameters())
+    else:
+        trainable, total = model.get_nb_trainable_parameters()
+    ranks, planner = state.num_processes, steps.planner
+    where = f"{ranks} x {state.device.type}" + (f" on {nodes()} nodes" if ranks > 1 else "")
+    held = {"qlora": ", weights in 4 bits"}.get(config.method, ", weights in 8 bits" if config.load_in_8bit else "")
+    shared = "" if ranks == 1 else f", sharded over {ranks} (FSDP2)" if config.fsdp else ", a whole copy on each"
+    micro = steps.packs_per_step // ranks
     state.print(
-        f"{config.base_model} on {state.num_processes} x {state.device.type}, "
-        f"{str(model.dtype).removeprefix('torch.')}; {trainable:,} of {total:,} parameters train.\n"
+        f"{config.base_model} on {where}, {str(placement.dtype).removeprefix('torch.')}{held}{shared}; "
+        f"{trainable:,} of {total:,} parameters train.\n"
         f"{len(data.train):,} records ({int(data.train.supervised.sum()):,} supervised tokens), "
-        f"{len(data.validation) if data.validation else 0:,} to validate, {config.batch_size} a step."
+        f"{len(data.validation) if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
+        f"micro-batches{' a rank' if ranks > 1 else ''} of at most {planner.max_tokens:,} tokens, {planner.layout}."
     )
+    if state.device.type == "cuda" and ranks == 1 and (gpus := _gpus()) > 1:
+        state.print(f"1 of {gpus} GPUs is used; torchrun --nproc_per_node {gpus} -m alpaca_lora finetune ... uses all.")
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _write_results(output_dir: Path, contract: Any, described: dict[str, Any]) -> None:

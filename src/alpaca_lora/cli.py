@@ -5,14 +5,16 @@ Options of `finetune` are the fields of `FinetuneConfig`, built by jsonargparse 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from inspect import Parameter, signature
+from typing import Any, Literal, NoReturn
 
 from .config import FinetuneConfig, recipe_names, recipe_path
-from .errors import AlpacaLoraError, did_you_mean
+from .errors import AlpacaLoraError, RunInterrupted, did_you_mean
 
 PROG = "alpaca-lora"
 
@@ -31,25 +33,89 @@ def finetune(config: FinetuneConfig) -> None:
     if metrics["eval_loss_before"] is not None:
         print(f", validation loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}", end="")
     here = _command()
+    full = config.method == "full"
     print(
-        f".\nAdapter, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
-        f'  {here} generate {run.output_dir} "Write a haiku about the sea."\n'
-        f"  {here} merge {run.output_dir} {run.output_dir}-merged"
+        f".\n{'Model' if full else 'Adapter'}, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
+        f'  {here} generate {run.output_dir} "Write a haiku about the sea."'
     )
+    if not full:
+        print(f"  {here} merge {run.output_dir} {run.output_dir}-merged")
 
 
-def merge(adapter: str, out: str, base_model: str | None = None) -> None:
+def merge(
+    adapter: str,
+    out: str,
+    base_model: str | None = None,
+    also: list[str] | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    certify: bool = True,
+) -> None:
     """Merge an adapter into its base: a plain transformers folder that loads without peft.
 
     Args:
         adapter: Folder of a LoRA adapter.
         out: New folder to write.
         base_model: Where the base is now, if not where the adapter says.
+        also: Folders of further adapters, merged after it in this order.
+        dtype: Of the merged weights; auto is the base's own.
+        certify: Compare logits with those of base + adapter; loads the model, in float32.
     """
     from . import api
 
-    print(f"Merged folder: {api.merge(adapter, out, base_model=base_model)}")
+    adapters = [adapter, *(also or [])]
+    folder = api.merge(adapters, out, base_model=base_model, dtype=dtype, certify=certify)
+    measured = json.loads((folder / "merge_certificate.json").read_text(encoding="utf-8"))["logits"]
+    print(f"Merged folder: {folder}")
+    if certify:
+        print(
+            f"Logits are at most {measured['max_difference']:.1e} from base + adapter's; "
+            f"{measured['same_greedy_answers']} of {measured['probes']} answers are the same."
+        )
     print(f'Next:\n  {_command()} generate {out} "Write a haiku about the sea."')
+
+
+def diff_make(base_model: str, tuned: str, out: str) -> None:
+    """Write the difference between a tuned model and its base, as Stanford Alpaca released its weights."""
+    from . import api
+
+    print(f"Difference: {api.diff_make(base_model, tuned, out)}")
+    print(f"Next:\n  {_command()} diff apply {out} {base_model} RESULT")
+
+
+def diff_apply(diff: str, base_model: str, out: str) -> None:
+    """Give back the tuned model, bit for bit, from a difference and its base."""
+    from . import api
+
+    print(f"Tuned model, bit for bit: {api.diff_apply(diff, base_model, out)}")
+
+
+def diff_verify(diff: str, base_model: str | None = None, result: str | None = None) -> None:
+    """Check a difference, and a base and a result where given, by the hash of every tensor."""
+    from . import api
+
+    found = api.diff_verify(diff, base_model, result)
+    print("As they were: " + ", ".join(f"{count} tensors of the {part}" for part, count in found.items()) + ".")
+
+
+def extract(base_model: str, tuned: str, out: str, r: int = 16, targets: list[str] | None = None) -> None:
+    """Extract a LoRA adapter from a fully fine-tuned model, by SVD.
+
+    Args:
+        base_model: The base: a folder, a hub id, or `demo`.
+        tuned: The fully fine-tuned model.
+        out: New folder for the adapter.
+        r: Rank.
+        targets: Names of linear modules; all but the head if left out.
+    """
+    from . import api
+
+    found = api.extract_lora(base_model, tuned, out, r=r, targets=targets)
+    width = max(map(len, found.modules))
+    for module, error in found.modules.items():
+        print(f"{module:{width}}  {error:.4f}")
+    print(f"Relative error of these {len(found.modules)} modules: {found.modules_error:.4f}")
+    print(f"Of all that changed: {found.error:.4f} ({len(found.left_out)} tensors changed beside them)")
+    print(f"Adapter: {out}")
 
 
 def generate(
@@ -139,20 +205,49 @@ def inspect(
         console.print(text, soft_wrap=True)
 
 
+def recipes(name: str | None = None) -> None:
+    """List the packaged recipes, or print one."""
+    if name is not None:
+        print(recipe_path(name).read_text(encoding="utf-8"), end="")
+        return
+    width = max(map(len, recipe_names()))
+    for known in recipe_names():
+        head = recipe_path(known).read_text(encoding="utf-8").partition("\n")[0]
+        print(f"{known:{width}}  {head.lstrip('# ')}")
+
+
 def _command() -> str:
     """How this program was called, for commands to copy: `.venv/bin/alpaca-lora`, say."""
     return sys.argv[0] if sys.argv[0].endswith(PROG) else PROG
 
 
+_GROUPS = {"diff": "Tuned models as differences to their base: make, apply, verify."}
 # Each command's function, and what is given without an option's name.
 _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
     "finetune": (finetune, {}),
     "merge": (merge, {"adapter": "folder of a LoRA adapter", "out": "new folder to write"}),
+    "diff make": (
+        diff_make,
+        {"base_model": "folder, hub id, or demo", "tuned": "the tuned model", "out": "new folder to write"},
+    ),
+    "diff apply": (
+        diff_apply,
+        {"diff": "what diff make wrote", "base_model": "folder, hub id, or demo", "out": "new folder to write"},
+    ),
+    "diff verify": (
+        diff_verify,
+        {"diff": "what diff make wrote", "base_model": "the base", "result": "what diff apply wrote"},
+    ),
+    "extract": (
+        extract,
+        {"base_model": "folder, hub id, or demo", "tuned": "a fully fine-tuned model", "out": "new folder to write"},
+    ),
     "generate": (
         generate,
         {"model": "adapter, merged or base folder, hub id, or demo", "instruction": "what to do"},
     ),
     "inspect": (inspect, {"data": "records: a file, a hub id, or seeds"}),
+    "recipes": (recipes, {"name": "the recipe to print; all are listed if left out"}),
 }
 
 
@@ -160,17 +255,23 @@ def main(argv: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one message and exit code 1 (2 for wrong options)."""
     try:
         arguments = _parser().parse_args(argv)
-        command = arguments.command
-        values = arguments[command].as_dict()
+        command, given = arguments.command, arguments[arguments.command]
+        if command in _GROUPS:
+            command, given = f"{command} {given.command}", given[given.command]
+        values = given.as_dict()
         if command == "finetune":
             values.pop("config")
             finetune(FinetuneConfig(**values))
         else:
             _COMMANDS[command][0](**values)
+    except RunInterrupted as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        sys.exit(128 + error.signal)
     except AlpacaLoraError as error:
-        sys.exit(f"{PROG}: {error}")
+        rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        sys.exit(f"{PROG}{rank}: {error}")
     except KeyboardInterrupt:
-        print(f"\n{PROG}: interrupted; a run goes on from its newest checkpoint with --resume true", file=sys.stderr)
+        print(f"\n{PROG}: interrupted; a run goes on from its newest checkpoint with --resume auto", file=sys.stderr)
         sys.exit(130)
 
 
@@ -200,9 +301,17 @@ def _parser() -> Any:
     parser = _Parser(prog=PROG, description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     commands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", help="one of:")
+    places = {"": commands}
     for name, (function, positional) in _COMMANDS.items():
+        group, _, own = name.rpartition(" ")
+        if group not in places:
+            above = _Parser(prog=f"{PROG} {group}", description=_GROUPS[group], allow_abbrev=False)
+            commands.add_subcommand(group, above, help=_GROUPS[group])
+            places[group] = above.add_subcommands(dest="command", metavar="ACTION", title="actions", help="one of:")
         summary = (function.__doc__ or "").split("\n")[0]
-        usage = " ".join([PROG, name, *(word.upper() for word in positional), "[options]"])
+        optional = {word for word in positional if signature(function).parameters[word].default is not Parameter.empty}
+        words = [f"[{word.upper()}]" if word in optional else word.upper() for word in positional]
+        usage = " ".join([PROG, name, *words, "[options]"])
         sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=summary, allow_abbrev=False)
         if function is finetune:
             files = f"a YAML file of settings, or a packaged recipe: {', '.join(recipe_names())}; options after it win"
@@ -210,7 +319,7 @@ def _parser() -> Any:
             sub.add_class_arguments(FinetuneConfig)
         else:
             for word in positional:
-                sub.add_argument(word, type=str, help=positional[word])
+                sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=positional[word])
             sub.add_function_arguments(function, skip=set(positional))
-        commands.add_subcommand(name, sub, help=summary)
+        places[group].add_subcommand(own, sub, help=summary)
     return parser

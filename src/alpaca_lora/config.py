@@ -17,6 +17,16 @@ from typing import Any, Literal
 from .errors import ConfigError, did_you_mean
 
 _PATHS = ("base_model", "output_dir", "prompt_template")
+_SWITCHES = (
+    "train_on_inputs",
+    "use_rslora",
+    "use_dora",
+    "gradient_checkpointing",
+    "load_in_8bit",
+    "fsdp",
+    "cpu_offload",
+)
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
 
 
@@ -37,6 +47,10 @@ class FinetuneConfig:
 
     output_dir: str
     """Folder the run writes to; it must be new or empty, unless `resume` is set."""
+
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """What trains: `lora` small matrices beside frozen weights, `qlora` the same beside weights held in 4 bits (NF4,
+    double quantisation; arXiv 2305.14314), `full` every weight."""
 
     columns: dict[str, str] | None = None
     """Names of the data's own columns, e.g. `{"instruction": "question", "output": "answer"}`."""
@@ -110,8 +124,21 @@ class FinetuneConfig:
     """Recompute activations in the backward pass: about a third more time, far less memory."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the base model's weights and products. `auto`: bfloat16 on CUDA devices that have it, else float32. Adapter
-    weights are always float32."""
+    """Of frozen weights and of products. `auto`: bfloat16 on CUDA devices that have it, else float32. What trains, its
+    gradients and their sums over processes are always float32; a fully fine-tuned model is saved in this dtype."""
+
+    load_in_8bit: bool = False
+    """Hold the frozen weights of `lora` in 8 bits (LLM.int8, arXiv 2208.07339)."""
+
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW with its two moments in float32, in 8 bits (arXiv 2110.02861), or in 8 bits and in memory that moves to the
+    host under pressure."""
+
+    fsdp: bool = False
+    """Shard weights, gradients and optimizer state over all processes (FSDP2); start them with torchrun."""
+
+    cpu_offload: bool = False
+    """With `fsdp`: keep the shards in host memory; slower, far less GPU memory."""
 
     eval_steps: int = 200
     """Optimizer steps between evaluations; one before the first step and one at the end always happen."""
@@ -131,8 +158,9 @@ class FinetuneConfig:
     sample_instructions: list[str] = field(default_factory=list)
     """Instructions answered before and after training, to see what changed."""
 
-    resume: bool = False
-    """Continue the run in `output_dir` from its newest checkpoint; every setting must be as it was."""
+    resume: bool | Literal["auto"] = False
+    """Continue the run in `output_dir` from its newest valid checkpoint. `auto` starts it where there is none yet and
+    leaves it alone where it is finished: the same command can be run again for ever."""
 
     def __post_init__(self) -> None:
         for name in _PATHS:
@@ -252,9 +280,12 @@ def _problems(config: FinetuneConfig) -> Any:
         value = getattr(config, name)
         if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
             yield f"{name}: {value!r} must be a count, a fraction below 1, or 0."
-    for name in ("train_on_inputs", "use_rslora", "use_dora", "gradient_checkpointing", "resume"):
+    for name in _SWITCHES:
         if not isinstance(getattr(config, name), bool):
             yield f"{name}: {getattr(config, name)!r} must be true or false."
+    if not isinstance(config.resume, bool) and config.resume != "auto":
+        yield f"resume: {config.resume!r} must be true, false or auto."
+    yield from _method_problems(config)
     if config.dtype not in ("auto", "float32", "bfloat16"):
         yield f"dtype: {config.dtype!r} must be auto, float32 or bfloat16."
     if config.lr_scheduler not in SCHEDULERS:
@@ -274,6 +305,27 @@ def _problems(config: FinetuneConfig) -> Any:
         yield f"report_to: {config.report_to!r} must be a tracker's name or a list of names."
     if not _are_texts(config.sample_instructions):
         yield f"sample_instructions: {config.sample_instructions!r} must be a list of texts."
+
+
+def _method_problems(config: FinetuneConfig) -> Any:
+    """What `method` and how it is held and sharded contradict."""
+    if config.method not in ("lora", "qlora", "full"):
+        yield f"method: {config.method!r} must be lora, qlora or full."
+    if config.optimizer not in OPTIMIZERS:
+        yield f"optimizer: {config.optimizer!r} must be one of {', '.join(OPTIMIZERS)}."
+    if config.load_in_8bit and config.method != "lora":
+        yield f"load_in_8bit: needs method=lora; {config.method!r} holds its weights otherwise. Leave one out."
+    if config.fsdp and (config.method == "qlora" or config.load_in_8bit):
+        yield (
+            "fsdp: quantised weights cannot be sharded here. Use method=lora with fsdp, or leave fsdp out: torchrun "
+            "then trains with a copy of the quantised model on every GPU."
+        )
+    if config.fsdp and config.optimizer != "adamw":
+        yield f"optimizer: {config.optimizer!r} cannot work on sharded parameters; use adamw with fsdp."
+    if config.cpu_offload and not config.fsdp:
+        yield "cpu_offload: needs fsdp."
+    if config.fsdp and config.sample_instructions:
+        yield "sample_instructions: a sharded model cannot answer while it trains; generate from output_dir afterwards."
 
 
 def _is_int(value: object) -> bool:

@@ -46,6 +46,14 @@ class TrainingError(AlpacaLoraError, RuntimeError):
     """Training had to stop."""
 
 
+class RunInterrupted(TrainingError):
+    """A run was told to stop, and did so with a checkpoint; `signal` is the signal's number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        self.signal = signal
+        super().__init__(message)
+
+
 class MissingDependencyError(AlpacaLoraError, ImportError):
     """An optional package is needed; the message says what to install."""
 

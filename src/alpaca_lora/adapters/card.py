@@ -26,10 +26,9 @@ def model_card(content: dict[str, Any]) -> str:
     """
     config, data, metrics = content["config"], content["data"], content["metrics"]
     base = config["base_model"]
-    targets = config["lora_target_modules"] or ["q_proj", "v_proj"]
-    shown = targets if isinstance(targets, str) else ", ".join(targets)
+    full = config["method"] == "full"
     rows = {
-        "method": f"LoRA, rank {config['lora_r']}, alpha {config['lora_alpha']:g}, on {shown}",
+        "method": "full fine-tuning" if full else _lora(config),
         "batch size": f"{config['batch_size']} examples",
         "learning rate": f"{config['learning_rate']:g}, {config['lr_scheduler']}",
         "optimizer steps": metrics["steps"],
@@ -44,11 +43,11 @@ def model_card(content: dict[str, Any]) -> str:
     }
     lines = [
         "---",
-        "library_name: peft",
-        "tags: [alpaca-lora, lora]",
+        "library_name: transformers" if full else "library_name: peft",
+        "tags: [alpaca-lora]" if full else "tags: [alpaca-lora, lora]",
         "---",
         "",
-        "# LoRA adapter made with alpaca_lora",
+        f"# {'Model' if full else 'LoRA adapter'} made with alpaca_lora",
         "",
         f'Base model: `{base}`. Use it with `alpaca-lora generate THIS_FOLDER "instruction"`, which keeps the prompt '
         "template and the stop token it was trained with.",
@@ -72,6 +71,14 @@ def model_card(content: dict[str, Any]) -> str:
         _LIMITS,
     ]
     return "\n".join(lines)
+
+
+def _lora(config: dict[str, Any]) -> str:
+    targets = config["lora_target_modules"] or ["q_proj", "v_proj"]
+    shown = targets if isinstance(targets, str) else ", ".join(targets)
+    name = "QLoRA" if config["method"] == "qlora" else "LoRA"
+    base = " (base in 8 bits)" if config["load_in_8bit"] else ""
+    return f"{name}{base}, rank {config['lora_r']}, alpha {config['lora_alpha']:g}, on {shown}"
 
 
 def _table(rows: dict[str, Any]) -> list[str]:

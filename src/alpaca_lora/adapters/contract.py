@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..data.tokens import Encoder
 from ..errors import AdapterError
 from ..prompts import Template
+from ..training.checkpoint import versions, write_atomically
 
 NAME = "alpaca_lora.json"
-_PACKAGES = ("alpaca-lora", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,22 @@ class Contract:
         return Template.from_dict(self.template, self.template.get("name", "contract"))
 
 
+def read_run_file(folder: str | Path) -> dict[str, Any] | None:
+    """What a folder's alpaca_lora.json says; None where it was made by another tool and has none.
+
+    Raises:
+        AdapterError: it is damaged.
+    """
+    path = Path(folder) / NAME
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {**content}
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{path}: damaged: {error!r}. Copy the folder again from where it was made.") from error
+
+
 def read_contract(folder: str | Path) -> Contract | None:
     """The contract of a folder; None where it was made by another tool and has none.
 
@@ -97,10 +112,11 @@ def read_contract(folder: str | Path) -> Contract | None:
         AdapterError: alpaca_lora.json is damaged.
     """
     path = Path(folder) / NAME
-    if not path.exists():
+    content = read_run_file(folder)
+    if content is None:
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))["contract"]
+        values = content["contract"]
         return Contract(**{field.name: values[field.name] for field in fields(Contract)})
     except (ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{path}: damaged: {error!r}. Copy the folder again from where it was made.") from error
@@ -108,17 +124,5 @@ def read_contract(folder: str | Path) -> Contract | None:
 
 def write_run_file(folder: str | Path, contract: Contract, **rest: Any) -> None:
     """Write alpaca_lora.json, whole or not at all: the contract, package versions, and `rest`."""
-    content = {**rest, "contract": asdict(contract), "versions": _versions()}
-    part = Path(folder) / f".{NAME}.part"
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(Path(folder) / NAME)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    content = {**rest, "contract": asdict(contract), "versions": versions()}
+    write_atomically(Path(folder) / NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

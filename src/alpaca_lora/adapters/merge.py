@@ -1,77 +1,199 @@
-"""Merging: an adapter and its full-precision base become one plain transformers folder.
+"""Merging: adapters and their full-precision base become one plain transformers folder, a tensor at a time.
 
-The merged folder loads without peft. Its logits are compared with those of base + adapter before it is called done.
+    W' = W + s B A  or what else `updates` says, in float32, cast once at the end
+
+In: adapter folders and the base's files. Out: a file for each of them, and
+merge_certificate.json. Memory: the adapters and a few times the largest tensor, never the model; a comparison of logits
+(`certify`) loads it, in float32.
 """
 
 from __future__ import annotations
 
-import tempfile
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ..data.tokens import Encoder
-from ..errors import AdapterError
-from ..models.load import Placement, load_model
-from .contract import Contract, write_run_file
+from ..errors import AdapterError, ModelError
+from ..models.fingerprint import fingerprint
+from ..models.load import load_config, load_tokenizer
+from ..prompts import Template
+from ..training.checkpoint import versions
+from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
+from .contract import Contract, read_contract, write_run_file
+from .shards import Entry, Shards, base_folder, is_finite, new_folder, sha256_of_file, write_file, write_index
+from .store import CONFIG, WEIGHTS, is_adapter, named_base
+from .updates import Change, changes_to
 
-_PROBES = (
-    ("Name three primary colours.", ""),
-    ("Translate the sentence to French.", "The cat sleeps on the chair."),
-    ("Write a haiku about rain.", ""),
-)
-_MOST_DIFFERENCE = 1e-4  # of float32 logits up to 10; larger ones round coarser, in proportion
+OutputDtype = Literal["auto", "float32", "bfloat16"]
+
+_FULL_PRECISION = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
 
 
-def merge_into_folder(model: Any, encoder: Encoder, contract: Contract | None, out: Path) -> float:
-    """Merge a peft model (consumed) into its base and write a plain transformers folder.
+def merge_adapters(
+    adapters: Sequence[str | Path],
+    out: str | Path,
+    *,
+    base_model: str | None = None,
+    dtype: OutputDtype = "auto",
+    certify: bool = True,
+) -> dict[str, Any]:
+    """Merge adapters, one after the other, into their base and write a plain transformers folder.
 
     Args:
-        model: Base + adapter on the CPU.
-        encoder: The adapter's encoder; its tokenizer is saved along.
-        contract: Written into the merged folder, so that generation keeps template and stops.
+        adapters: Folders of LoRA adapters; each changes what the one before it left.
         out: New or empty folder.
+        base_model: Where the base is now, if not where the first adapter says.
+        dtype: Of the merged weights; "auto" leaves every tensor in the base's own.
+        certify: Compare logits with those of base + adapters; needs memory for the model in float32.
 
     Returns:
-        Largest absolute difference of logits between base + adapter and the folder as it loads back.
+        What merge_certificate.json says.
 
     Raises:
-        AdapterError: `out` is not empty or cannot be written, or the merged model differs: in float32 by more than
-            1e-4, or than 1e-5 of the largest logit. (The demo model's logits reach 33, and the order of float32's
-            sums alone moves them by up to 1.3e-4; in float64 merged and unmerged are equal.)
+        AdapterError: an adapter is damaged, belongs to another base or cannot be merged; a merged tensor is not finite;
+            logits differ by more than rounding explains; `out` is not empty.
+        ModelError: the base is quantised, a pickle, or incomplete.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
-    prompts = [torch.tensor([encoder.prompt_ids(*probe)]) for probe in _PROBES]
-    before = _logits(model, prompts)
-    dtype = model.dtype
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(dir=out.parent)
-    except OSError as error:
-        raise AdapterError(f"{out}: cannot be written: {error.strerror}. Name another folder.") from error
-    with room as scratch:
-        part = Path(scratch) / out.name
-        model.merge_and_unload(safe_merge=True).save_pretrained(part, max_shard_size="2GB")
-        encoder.tokenizer.save_pretrained(part)
-        after = _logits(load_model(str(part), Placement(torch.device("cpu"), dtype)), prompts)
-        difference = max((a - b).abs().max().item() for a, b in zip(after, before, strict=True))
-        largest = max(logits.abs().max().item() for logits in before)
-        most = _MOST_DIFFERENCE * max(1, largest / 10) if dtype == torch.float32 else float("inf")
-        if not difference <= most:
-            raise AdapterError(
-                f"{out}: merged and unmerged logits differ by {difference:.2g}, more than the {most:.2g} that rounding "
-                "explains; not kept. Train the adapter again with a lower learning_rate."
-            )
+    folders = [Path(adapter) for adapter in adapters]
+    _check_adapters(folders)
+    contracts = [read_contract(folder) for folder in folders]
+    name = base_model or (contracts[0].base_model if contracts[0] else named_base(folders[0]))
+    base = base_folder(name)
+    shards = Shards(base)
+    _check_full_precision(base, shards, name)
+    base_fingerprint = fingerprint(str(base))
+    contract, encoder = _agreed(folders, contracts, base, base_fingerprint, certify)
+    changes = changes_to(shards, folders, name)
+    if certify:
+        check_memory(sum(torch.Size(entry.shape).numel() for entry in shards.entries.values()))
+
+    with new_folder(out) as part:
+        written = _write(part, shards, changes, None if dtype == "auto" else getattr(torch, dtype))
+        dtypes = sorted({str(entry.dtype) for entry in written.values() if entry.dtype.is_floating_point})
+        _write_config(base, part, dtype)
+        certificate: dict[str, Any] = {
+            "base": {"name": name, "fingerprint": base_fingerprint},
+            "adapters": [
+                {"name": folder.name, "sha256": {file: sha256_of_file(folder / file) for file in (WEIGHTS, CONFIG)}}
+                for folder in folders
+            ],
+            "merged": {"fingerprint": fingerprint(str(part)), "dtype": ", ".join(dtypes).replace("torch.", "")},
+            "tensors": {"changed": len(changes), "finite": len(written), "all": len(written)},
+            "logits": "not compared (certify=False)",
+            "versions": versions(),
+        }
+        if encoder is not None:
+            encoder.tokenizer.save_pretrained(part)
+        if certify and encoder is not None:
+            before = answers_of(reference_model(base, folders, name), encoder)
+            certificate["logits"] = compare(part, before, exact=dtypes == ["torch.float32"], out=out)
+        (part / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
         if contract is not None:
-            write_run_file(part, contract, merge={"dtype": str(dtype), "max_logit_difference": difference})
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    return difference
+            merge = {"dtype": ", ".join(dtypes)}
+            if certify:
+                merge["max_logit_difference"] = certificate["logits"]["max_difference"]
+            write_run_file(part, contract, merge=merge)
+    return certificate
 
 
-def _logits(model: Any, prompts: list[torch.Tensor]) -> list[torch.Tensor]:
-    with torch.no_grad():
-        return [model(input_ids=ids).logits.float() for ids in prompts]
+def _check_adapters(folders: list[Path]) -> None:
+    for folder in folders:
+        if not is_adapter(folder):
+            raise AdapterError(
+                f"{folder}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote."
+            )
+
+
+def _check_full_precision(base: Path, shards: Shards, name: str) -> None:
+    """Merging into rounded weights would round them again, and drift (huggingface/peft issues 1043 and 2321)."""
+    config = getattr(load_config(str(base)), "quantization_config", None)
+    narrow = {entry.dtype for entry in shards.entries.values()} - {
+        *_FULL_PRECISION,
+        torch.int64,
+        torch.int32,
+        torch.bool,
+    }
+    if config is not None or narrow:
+        how = ", ".join(sorted(map(str, narrow))) or "quantization_config in its config.json"
+        raise ModelError(
+            f"base_model: the weights of {name!r} are quantised ({how}), and merging into them would lose what was "
+            "trained. Name the full-precision model with base_model."
+        )
+
+
+def _agreed(
+    folders: list[Path], contracts: list[Contract | None], base: Path, base_fingerprint: str, certify: bool
+) -> tuple[Contract | None, Encoder | None]:
+    """Contract and encoder of the merged folder: those of the last adapter that has them. Contracts are checked."""
+    agreed: Contract | None = None
+    encoder: Encoder | None = None
+    for folder, contract in zip(folders, contracts, strict=True):
+        if contract is None:
+            warnings.warn(
+                f"{folder}: has no alpaca_lora.json, so it cannot be checked whether this is the base it was trained "
+                "on, nor with which prompt; its shapes fit.",
+                stacklevel=4,
+            )
+        source = folder if (folder / "tokenizer_config.json").exists() else base
+        if certify or contract or any((source / file).exists() for file in _TOKENIZER_FILES):
+            template = contract.load_template() if contract else agreed.load_template() if agreed else None
+            encoder = Encoder(load_tokenizer(str(source)), template or Template.load("alpaca"))
+        if contract is None:
+            continue
+        assert encoder is not None
+        contract.check_encoder(encoder)
+        contract.check_base(base_fingerprint, folder)
+        if agreed is not None and agreed.tokenizer_fingerprint != contract.tokenizer_fingerprint:
+            raise AdapterError(f"{folder}: was trained with another tokenizer than the adapter before it. Merge one.")
+        if agreed is not None and agreed.template != contract.template:
+            warnings.warn(f"{folder}: was trained with another template than the adapter before it.", stacklevel=4)
+        agreed = contract
+    return agreed, encoder
+
+
+def _write(part: Path, shards: Shards, changes: dict[str, list[Change]], dtype: torch.dtype | None) -> dict[str, Entry]:
+    """Write the merged tensors, a file for each of the base's."""
+    entries = {
+        name: entry._replace(dtype=dtype or entry.dtype) if entry.dtype.is_floating_point else entry
+        for name, entry in shards.entries.items()
+    }
+
+    def merged(name: str) -> torch.Tensor:
+        tensor = shards.read(name)
+        if name in changes:
+            tensor = tensor.to(torch.float32, copy=True)
+            for change in changes[name]:
+                tensor = change.apply(tensor)
+        tensor = tensor.to(entries[name].dtype)
+        if not is_finite(tensor):
+            reason = (
+                f"It leaves the range of {tensor.dtype}: merge with dtype='float32', or train the adapter again with a "
+                "lower learning_rate."
+                if is_finite(shards.read(name))
+                else "The base's own does too: copy the base again."
+            )
+            raise AdapterError(f"{name!r} of the merged model holds NaN or Inf; not kept. {reason}")
+        return tensor
+
+    for file, names in shards.by_file().items():
+        write_file(part / file, {name: (entries[name].dtype, entries[name].shape) for name in names}, merged)
+    if shards.sharded:
+        write_index(part, entries)
+    return entries
+
+
+def _write_config(base: Path, part: Path, dtype: OutputDtype) -> None:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if dtype != "auto":
+        config.pop("torch_dtype", None)
+        config["dtype"] = dtype
+    (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if (base / "generation_config.json").exists():
+        shutil.copyfile(base / "generation_config.json", part / "generation_config.json")

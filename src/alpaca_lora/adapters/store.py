@@ -6,6 +6,7 @@ names the first keys.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import AdapterError
+from ..models.load import processes
 from ..models.lora import quiet_peft
+from ..training.sharding import whole
+from .contract import read_run_file
+from .shards import sha256_of
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -26,24 +32,63 @@ def is_adapter(folder: str | Path) -> bool:
 
 
 def save_adapter(model: Any, folder: str | Path) -> None:
-    """Save a peft model's adapter, read it back, and compare.
+    """Save a peft model's adapter, sharded or not, read it back, and compare; all ranks must call this.
 
     Raises:
         AdapterError: what is on disk is not what was trained, or nothing was trained (every B is zero).
     """
     from peft import get_peft_model_state_dict
 
-    trained = {name: tensor.detach().cpu() for name, tensor in get_peft_model_state_dict(model).items()}
+    matrices = dict(whole((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad))
+    if not processes().is_main_process:
+        return
+    trained = get_peft_model_state_dict(model, state_dict=matrices)
     _check_finite(trained, folder)
     if not any(tensor.any() for name, tensor in trained.items() if "lora_B" in name):
         raise AdapterError(
             f"{folder}: every LoRA B matrix is zero: nothing was trained. Raise learning_rate or the number of steps, "
             "or lower warmup_steps (the first warm-up step has a learning rate of 0)."
         )
-    model.save_pretrained(folder, safe_serialization=True)
+    model.save_pretrained(folder, state_dict=matrices)
     saved = read_adapter(folder)
     if saved.keys() != trained.keys() or any(not torch.equal(saved[name], trained[name]) for name in trained):
         raise AdapterError(f"{folder}: the saved adapter differs from the trained one. Is the disk full?")
+
+
+def describe_adapter(folder: str | Path) -> dict[str, Any]:
+    """What an adapter must still be when it is loaded: its scale and shape, and a hash of each tensor.
+
+    Kept in alpaca_lora.json: peft loads a changed alpha, or tensors set to zero, without a word.
+    """
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    tensors = {name: sha256_of(tensor) for name, tensor in sorted(read_adapter(folder).items())}
+    return {"settings": {key: config.get(key) for key in _SETTINGS}, "tensors": tensors}
+
+
+def check_described(folder: str | Path) -> None:
+    """Raise AdapterError where an adapter is not what its alpaca_lora.json describes, naming what differs."""
+    described = (read_run_file(folder) or {}).get("adapter")
+    if not described:
+        return
+    now = describe_adapter(folder)
+    problems = [
+        f"{key} is {now['settings'][key]!r}, not {value!r}"
+        for key, value in described["settings"].items()
+        if now["settings"].get(key) != value
+    ]
+    before, tensors = described["tensors"], now["tensors"]
+    for what, names in (
+        ("missing", before.keys() - tensors.keys()),
+        ("unexpected", tensors.keys() - before.keys()),
+        ("changed", {name for name in before.keys() & tensors.keys() if before[name] != tensors[name]}),
+    ):
+        if names:
+            problems.append(f"{len(names)} tensors {what}, first {sorted(names)[:2]}")
+    if problems:
+        raise AdapterError(
+            f"{folder}: is not the adapter that was trained here: {'; '.join(problems)}. Copy it again from where it "
+            "was made."
+        )
 
 
 def read_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -82,14 +127,34 @@ def load_adapter(model: Any, folder: str | Path, base_name: str) -> Any:
     Raises:
         AdapterError: keys or shapes do not fit this base; the message names the first ones.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     tensors = read_adapter(folder)
+    wrapped = wrap(model, folder, base_name, tensors)
+    set_peft_model_state_dict(wrapped, tensors)
+    return wrapped.eval()
+
+
+def wrap(model: Any, folder: str | Path, base_name: str, tensors: dict[str, torch.Tensor], meta: bool = False) -> Any:
+    """The peft model that a saved adapter fits on, its matrices not set yet.
+
+    Args:
+        model: The base model.
+        folder: The adapter's folder.
+        base_name: What the base is called, for messages.
+        tensors: What `read_adapter` gave.
+        meta: The base has shapes only, and so shall the matrices.
+
+    Raises:
+        AdapterError: keys or shapes do not fit this base, or are not what the run wrote.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         with quiet_peft():
-            wrapped = PeftModel(model, config)
+            wrapped = PeftModel(model, config, low_cpu_mem_usage=meta)
     except (ValueError, TypeError, KeyError) as error:
         raise AdapterError(f"{folder}: {CONFIG} does not fit {base_name!r}: {error}") from error
     expected = get_peft_model_state_dict(wrapped)
@@ -110,8 +175,27 @@ def load_adapter(model: Any, folder: str | Path, base_name: str) -> Any:
         raise AdapterError(
             f"{folder}: does not fit {base_name!r}: {'; '.join(problems)}. It names the base {wanted!r}."
         )
-    set_peft_model_state_dict(wrapped, tensors)
-    return wrapped.eval()
+    check_described(folder)
+    return wrapped
+
+
+def named_base(folder: str | Path) -> str:
+    """The base another tool's adapter names.
+
+    Raises:
+        AdapterError: its config is damaged or names none.
+    """
+    from peft import PeftConfig
+
+    try:
+        name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AdapterError(
+            f"{Path(folder) / CONFIG}: damaged: {error!r}. Copy it again from where it was made."
+        ) from error
+    if not name:
+        raise AdapterError(f"{folder}: names no base model; give base_model.")
+    return name
 
 
 def _check_finite(tensors: dict[str, torch.Tensor], where: str | Path) -> None:

@@ -99,14 +99,17 @@ class PackDataset(Dataset):
 def _item(planner: Planner, plan: StepPlan, pack: int) -> dict[str, Any]:
     return {
         "pack": build_pack(planner.examples, plan.packs[pack], planner.layout, planner.multiple),
-        "supervised_in_step": plan.supervised_tokens,
-        "computed_in_step": plan.computed_tokens,
+        "members": plan.packs[pack],
+        "plan": plan,
     }
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """One pack as tensors; the shapes are those of `Pack`, absent fields are left out."""
+    """One pack as tensors; the shapes are those of `Pack`, absent fields are left out.
+
+    Beside them: `members`, its examples, and `plan`, the plan of its step.
+    """
     (item,) = items
     pack: Pack = item["pack"]
     tensors = {name: torch.from_numpy(array) for name, array in pack._asdict().items() if array is not None}
-    return {**tensors, "supervised_in_step": item["supervised_in_step"], "computed_in_step": item["computed_in_step"]}
+    return {**tensors, "members": item["members"], "plan": item["plan"]}

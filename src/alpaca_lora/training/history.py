@@ -26,7 +26,10 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
 def write_history(output_dir: str | Path, lines: list[dict[str, Any]]) -> None:
     """Replace a run's history."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (Path(output_dir) / NAME).write_text(text, encoding="utf-8")
+    path = Path(output_dir) / NAME
+    part = path.with_name(f".{NAME}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def plot_history(lines: list[dict[str, Any]], title: str = "") -> Any:

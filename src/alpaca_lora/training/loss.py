@@ -27,6 +27,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden_MH) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        ctx.weight_dtype = weight_VH.dtype
+        weight_VH = weight_VH.to(hidden_MH.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden_MH.device)
         for start in range(0, len(targets_M), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -42,7 +44,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad_weight is not None:
                     grad_weight += (slope.T @ hidden).float()
         ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
-        ctx.weight_dtype = weight_VH.dtype
         return total
 
     @staticmethod
@@ -58,9 +59,9 @@ def linear_cross_entropy(hidden_MH: torch.Tensor, weight_VH: torch.Tensor, targe
     """Sum over rows of the cross-entropy of `hidden @ weight.T`, float32 scalar.
 
     Args:
-        hidden_MH: Last hidden states at the predicting positions.
+        hidden_MH: Last hidden states at the predicting positions; products are in their dtype.
         weight_VH: The language model head's weight.
         targets_M: int64 ids to predict.
     """
-    result: torch.Tensor = _LinearCrossEntropy.apply(hidden_MH.to(weight_VH.dtype), weight_VH, targets_M)
+    result: torch.Tensor = _LinearCrossEntropy.apply(hidden_MH, weight_VH, targets_M)
     return result

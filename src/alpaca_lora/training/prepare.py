@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from ..config import FinetuneConfig
 from ..data.records import RecordSet, load_records, split_records
 from ..data.tokens import Encoder, Examples
 from ..errors import ConfigError
-from ..models.load import cache_dir, check_pairing, load_config, load_tokenizer, processes
+from ..models.demo import cache_dir
+from ..models.geometry import Geometry
+from ..models.load import check_pairing, load_config, load_tokenizer, processes
 from ..prompts import Template
+from .identity import check_settings, settings_of
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,7 @@ def prepare(config: FinetuneConfig, base: str) -> PreparedData:
             part, config.cutoff_len, cache_dir=cache_dir() / "tokens", train_on_inputs=config.train_on_inputs
         )
 
-    if config.resume:
-        _check_same_records(config, records)
-    with processes().main_process_first():
+    with processes().local_main_process_first():
         train_examples = encode(train_records)
         validation = encode(validation_records) if len(validation_records) else None
     _check_fit(config, model_config, [train_examples, *([validation] if validation else [])])
@@ -68,9 +71,22 @@ def prepare(config: FinetuneConfig, base: str) -> PreparedData:
     )
 
 
+def all_of(*checks: Callable[[], Any]) -> list[Any]:
+    """What each check returns; where some raise a ConfigError, one with the problems of all of them."""
+    found, problems = [], []
+    for check in checks:
+        try:
+            found.append(check())
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
 def _check_fit(config: FinetuneConfig, model_config: Any, parts: list[Examples]) -> None:
-    """Token ids and lengths the model can take."""
-    problems = []
+    """Token ids and lengths the model can take, and room on the disk for what will be written."""
+    problems = list(_disk_problems(config, model_config))
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions is not None and config.cutoff_len > positions:
         problems.append(f"cutoff_len: {config.cutoff_len} is more than the model's {positions} positions. Lower it.")
@@ -84,8 +100,28 @@ def _check_fit(config: FinetuneConfig, model_config: Any, parts: list[Examples])
         raise ConfigError(problems)
 
 
-def claim_output_dir(config: FinetuneConfig) -> Path:
-    """The run's folder, checked to be writable and not another run's.
+def _disk_problems(config: FinetuneConfig, model_config: Any) -> Iterator[str]:
+    folder = Path(config.output_dir)
+    if not folder.is_dir() or (folder / "checkpoints").exists():
+        return  # inspecting, or continuing: what is there counts, and is counted before each save
+    try:
+        shape = Geometry.of(model_config)
+        full = config.method == "full"
+        trained = shape.parameters if full else shape.lora_parameters(config.lora_r, config.lora_target_modules)
+    except (AttributeError, ConfigError):
+        return  # another architecture; its size is known once it is loaded
+    moments = 8 if config.optimizer == "adamw" else 2
+    needed = trained * ((4 + moments) * (config.save_total_limit + 1) + 4)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        yield (
+            f"output_dir: {config.save_total_limit + 1} checkpoints and the result take {needed / 1e9:.1f} GB, and "
+            f"{folder} has {free / 1e9:.1f} GB free. Make room, lower save_total_limit, or name another folder."
+        )
+
+
+def claim_output_dir(config: FinetuneConfig) -> tuple[Path, dict[str, Any] | None]:
+    """The run's folder, checked to be writable and not another run's, and what its run file says, where it continues.
 
     Raises:
         ConfigError: it is a file, cannot be written, holds something else, or `resume` finds another run.
@@ -94,52 +130,31 @@ def claim_output_dir(config: FinetuneConfig) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
     run_file = folder / "alpaca_lora.json"
-    holds = [entry.name for entry in folder.iterdir()] if folder.exists() else []
-    if config.resume:
-        _check_same_run(config, run_file)
+    holds = [entry.name for entry in folder.iterdir() if entry.name[0] != "."] if folder.exists() else []
+    before = None
+    if config.resume and run_file.exists():
+        before = _read_run_file(run_file)
+        check_settings(settings_of(before["config"]), settings_of(config))
+    elif config.resume is True:
+        raise ConfigError(f"resume: {folder} holds no run. Start it without resume, or with resume=auto.")
     elif holds and processes().is_main_process:
         if not run_file.exists():
             advice = f"is not empty ({', '.join(sorted(holds)[:3])}). Name a new folder."
-        elif any((folder / "checkpoints").glob("checkpoint-*")):
-            advice = "holds another run. Name a new folder, or continue that run with --resume true (resume=True)."
         else:
-            advice = "holds a run that stopped before its first checkpoint. Delete it, or name a new folder."
+            advice = "holds another run. Name a new folder, or continue that run with --resume auto (resume='auto')."
         raise ConfigError(f"output_dir: {folder} {advice}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror}.") from error
-    return folder
-
-
-def _check_same_run(config: FinetuneConfig, run_file: Path) -> None:
-    if not run_file.exists():
-        raise ConfigError(f"resume: {run_file.parent} holds no run. Start it without resume.")
-    before = _read_run_file(run_file)["config"]
-    now = json.loads(json.dumps(config.to_dict()))
-    differ = [
-        f"resume: {key} was {before.get(key)!r} and is {value!r} now; a run is continued with its own settings only."
-        for key, value in now.items()
-        if key not in ("resume", "output_dir", "report_to") and before.get(key) != value
-    ]
-    if differ:
-        raise ConfigError(differ)
-
-
-def _check_same_records(config: FinetuneConfig, records: RecordSet) -> None:
-    before = _read_run_file(Path(config.output_dir) / "alpaca_lora.json")["data"]
-    if before.get("fingerprint") != records.fingerprint:
-        raise ConfigError(
-            f"resume: the records of {records.source!r} are others now than when the run began. "
-            "Give the same ones, or start a new run in a new output_dir."
-        )
+    return folder, before
 
 
 def _read_run_file(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content["config"], dict) and isinstance(content["data"], dict):
+        if isinstance(content["config"], dict) and isinstance(content["identity"]["settings"], dict):
             return content
     except (ValueError, KeyError, TypeError):
         pass

@@ -3,62 +3,93 @@
 from __future__ import annotations
 
 import math
+import signal
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..config import FinetuneConfig
 from ..data.collator import PackDataset, StepDataset
 from ..data.plan import Planner
 from ..data.tokens import Examples
-from ..errors import ConfigError
+from ..errors import ConfigError, RunInterrupted
 from ..models.attention import BLOCK, IMPLEMENTATION, runs_packs
-from ..models.load import checkpoint_activations, processes
-from .callbacks import EvaluateLast, HistoryCallback, ProgressBar
+from ..models.geometry import Geometry
+from ..models.load import Placement, checkpoint_activations, processes
+from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
+from .checkpoint import Checkpoints, newest_valid
+from .interrupt import StopOnSignal
+from .sharding import from_first_rank, shard_settings, sum_in_float32
 from .trainer import AlpacaTrainer
 
-CPU_TOKENS = 2048
+OPTIMIZERS: dict[str, dict[str, str]] = {  # ours -> transformers'
+    "adamw": {},
+    "adamw_8bit": {"optim": "adamw_bnb_8bit"},
+    "paged_adamw_8bit": {"optim": "paged_adamw_8bit"},
+}
+CPU_TOKENS = 1024  # matrix products run at their full rate from here on; 2,048 took as long and 1.2 GiB more
 
 
-def train(config: FinetuneConfig, model: Any, steps: StepDataset, validation: Examples | None) -> AlpacaTrainer:
+def train(
+    config: FinetuneConfig,
+    model: Any,
+    placement: Placement,
+    steps: StepDataset,
+    validation: Examples | None,
+    run: str = "",
+) -> AlpacaTrainer:
     """Train `model` in place.
 
     Args:
         config: The run's settings.
         model: A causal language model with its trainable tensors marked.
+        placement: Its device, and the dtype of its products.
         steps: What `plan_training` gave.
         validation: Validation examples, or None.
+        run: The run's fingerprint; its checkpoints carry it.
 
     Returns:
         The trainer after its last step.
+
+    Raises:
+        RunInterrupted: SIGTERM or SIGINT came.
+        TrainingError: a loss or gradient is no number, the disk is full, or memory is short for a single example.
     """
     if steps.planner.layout != "padded":
         model.set_attn_implementation(IMPLEMENTATION)
     if config.gradient_checkpointing:
         checkpoint_activations(model)
+    output_dir = Path(config.output_dir)
+    checkpoint = _starting_point(config, run) if config.resume else None
     trainer = AlpacaTrainer(
         model=model,
-        args=_arguments(config, steps, model.dtype, validation is not None),
+        args=_arguments(config, steps, placement.dtype, validation is not None, checkpoint is None),
         train_dataset=steps,
         eval_dataset=PackDataset(replace(steps.planner, examples=validation)) if validation is not None else None,
-        callbacks=[HistoryCallback(Path(config.output_dir)), EvaluateLast()],
+        callbacks=[
+            CheckStart(config.fsdp),
+            HistoryCallback(output_dir),
+            Checkpoints(output_dir, run, config.save_total_limit),
+            EvaluateLast(),
+            stop := StopOnSignal(),
+        ],
     )
     for callback in _their_displays():
         trainer.remove_callback(callback)
     trainer.add_callback(ProgressBar)
-    checkpoint = _checkpoint(config) if config.resume else None
-    if checkpoint is not None and _total_steps(config, steps) <= int(checkpoint.rpartition("-")[2]):
-        # Nothing is left to train; the Trainer would take one more step.
-        set_peft_model_state_dict(model, load_file(Path(checkpoint) / "adapter_model.safetensors"))
-    else:
+    with suppress(NothingLeft), stop:
         trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.received and trainer.state.global_step < trainer.state.max_steps:
+        raise RunInterrupted(
+            f"stopped by {signal.Signals(stop.received).name} after step {trainer.state.global_step} of "
+            f"{trainer.state.max_steps}, with a checkpoint; the same with --resume auto (resume='auto') goes on.",
+            stop.received,
+        )
     return trainer
 
 
@@ -76,7 +107,7 @@ def plan_training(config: FinetuneConfig, model_config: Any, examples: Examples,
         )
         layout = "padded"
     if config.max_tokens == "auto":
-        tokens = max(auto_max_tokens(model_config, device, config.gradient_checkpointing), config.cutoff_len)
+        tokens = max(auto_max_tokens(config, model_config, device), config.cutoff_len)
     else:
         tokens = config.max_tokens
     multiple = BLOCK if device.type == "cuda" and layout != "padded" else 1
@@ -87,20 +118,25 @@ def plan_training(config: FinetuneConfig, model_config: Any, examples: Examples,
     return StepDataset(planner, config.batch_size, config.seed, epochs)
 
 
-def auto_max_tokens(model_config: Any, device: torch.device, gradient_checkpointing: bool) -> int:
+def auto_max_tokens(config: FinetuneConfig, model_config: Any, device: torch.device) -> int:
     """A micro-batch that uses a device well.
 
-    On a CPU a fixed size, large enough for matrix products to run at their rate. On a GPU (not tried on one yet) what
-    should fit in half of the memory the weights leave free: about 34 bytes of bfloat16 activations a token, layer and
-    hidden unit (arXiv 2205.05198, without attention scores), or 2 with gradient checkpointing, at most 16,384 tokens.
+    On a CPU a fixed size. On a GPU (not tried on one yet) what should fit in half of the memory that weights, gradients
+    and optimizer state leave free, as models/geometry.py counts them; at most 16,384 tokens.
     """
     if device.type != "cuda":
         return CPU_TOKENS
-    hidden, layers = model_config.hidden_size, model_config.num_hidden_layers
-    weight_bytes = 2 * layers * (4 * hidden**2 + 3 * hidden * model_config.intermediate_size)
-    token_bytes = hidden * (layers * 2 + 34 if gradient_checkpointing else layers * 34)
+    shape = Geometry.of(model_config)
+    lora = 0 if config.method == "full" else shape.lora_parameters(config.lora_r, config.lora_target_modules)
+    state_bytes = sum(shape.state_bytes(config.method, lora, config.load_in_8bit, config.optimizer))
+    if config.fsdp:
+        held = 0 if config.cpu_offload else state_bytes / processes().num_processes
+        state_bytes = held + shape.gathered_bytes(config.method)
+    token_bytes = shape.activation_bytes(
+        config.method, config.gradient_checkpointing, config.lora_target_modules, config.lora_dropout > 0
+    )
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    fit = max(free_bytes - weight_bytes, 0) // 2 // token_bytes
+    fit = max(free_bytes - state_bytes, 0) // 2 // token_bytes
     return int(min(max(fit // BLOCK * BLOCK, 1024), 16_384))
 
 
@@ -109,13 +145,13 @@ def _total_steps(config: FinetuneConfig, steps: StepDataset) -> int:
 
 
 def _arguments(
-    config: FinetuneConfig, steps: StepDataset, dtype: torch.dtype, has_validation: bool
+    config: FinetuneConfig, steps: StepDataset, dtype: torch.dtype, has_validation: bool, from_start: bool
 ) -> TrainingArguments:
     warmup_steps = int(config.warmup_steps)
     if config.warmup_steps < 1:  # a fraction: rounded up, as transformers does, but a step is left at the full rate
         total = _total_steps(config, steps)
         warmup_steps = min(math.ceil(config.warmup_steps * total), total - 1)
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(Path(config.output_dir) / "checkpoints"),
         per_device_train_batch_size=1,  # one pack
         per_device_eval_batch_size=1,
@@ -133,17 +169,23 @@ def _arguments(
         logging_nan_inf_filter=False,  # it replaces a NaN by the mean of the losses before it
         eval_strategy="steps" if has_validation else "no",
         eval_steps=config.eval_steps,
-        eval_on_start=has_validation and not config.resume,
+        eval_on_start=has_validation and from_start,
         save_strategy="steps",
         save_steps=config.save_steps,
-        save_total_limit=config.save_total_limit,
         seed=config.seed,
         report_to=config.report_to,
         label_names=["targets"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
+        **OPTIMIZERS[config.optimizer],
+        **(shard_settings(config) if config.fsdp else {}),
     )
+    if config.fsdp and made.bf16:
+        sum_in_float32(made)
+    if made.n_gpu > 1:  # several GPUs and one process: the Trainer would split each pack over them (DataParallel)
+        made._n_gpu = 1
+    return made
 
 
 def _their_displays() -> list[Any]:
@@ -153,9 +195,16 @@ def _their_displays() -> list[Any]:
     return [PrinterCallback, ProgressCallback]
 
 
-def _checkpoint(config: FinetuneConfig) -> str:
+def _starting_point(config: FinetuneConfig, run: str) -> str | None:
+    """The newest valid checkpoint of this run; rank 0 looks, all ranks take what it found."""
     folder = Path(config.output_dir) / "checkpoints"
-    newest = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if newest is None:
-        raise ConfigError(f"resume: {folder} holds no checkpoint. Start the run without resume, in a new output_dir.")
-    return newest
+    found, passed = newest_valid(folder, run) if processes().is_main_process else (None, [])
+    for sentence in passed:
+        warnings.warn(f"resume: {sentence}", stacklevel=2)
+    path = from_first_rank(str(found) if found else None)
+    if path is None and config.resume is True:
+        raise ConfigError(
+            f"resume: {folder} holds no valid checkpoint of this run. resume=auto starts it from its first step."
+        )
+    processes().print(f"Continuing from {path}." if path else "No checkpoint yet: starting from the first step.")
+    return path

@@ -11,17 +11,27 @@ over all micro-batches and processes, whatever the layout and however the step w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import AutocastKwargs
 from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from ..data.collator import collate
+from ..data.plan import Planner
+from ..errors import TrainingError
 from ..models.attention import PackMask
+from ..models.load import processes
+from .checkpoint import newest_name
 from .loss import linear_cross_entropy
+from .sharding import from_first_rank
+from .splitting import PackLimit
 
 
 class AlpacaTrainer(Trainer):
@@ -38,9 +48,15 @@ class AlpacaTrainer(Trainer):
 
     def __init__(self, *, model: Any, args: Any, **kwargs: Any) -> None:
         super().__init__(model=model, args=args, data_collator=collate, **kwargs)
-        self.head = plain_head(model)
+        first = processes().is_main_process  # of a sharded model only rank 0 has the weights yet
+        fused = from_first_rank(first and plain_head(model) is not None)
+        self.head = model.get_output_embeddings() if fused else None
+        self.dtype = torch.bfloat16 if args.bf16 else None
+        if not args.fsdp:  # autocast would keep a bfloat16 copy of every float32 weight for the whole forward pass
+            self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's supervised tokens
         self.step_tokens = {"supervised_tokens": 0, "computed_tokens": 0}
+        self.limit = PackLimit()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # the planner has already shuffled
@@ -52,11 +68,54 @@ class AlpacaTrainer(Trainer):
         packs, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not packs:
             return packs, None
+        self.step_packs, self.packs_done, self.plan = packs, 0, packs[0]["plan"]
         self.step_tokens = {
-            "supervised_tokens": packs[0]["supervised_in_step"],
-            "computed_tokens": packs[0]["computed_in_step"],
+            "supervised_tokens": self.plan.supervised_tokens,
+            "computed_tokens": self.plan.computed_tokens,
         }
-        return packs, packs[0]["supervised_in_step"]
+        return packs, self.plan.supervised_tokens
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one micro-batch; where memory runs out, the step begins again in smaller ones."""
+        packs = [inputs]
+        while True:
+            try:
+                for pack in packs:
+                    loss = self._forward_backward(model, pack, num_items_in_batch)
+                self.packs_done += 1
+                return loss
+            except torch.OutOfMemoryError as error:
+                if self.accelerator.num_processes > 1:  # the others wait for this rank's share of a sum
+                    raise TrainingError(
+                        f"step {self.state.global_step + 1}: out of memory on rank {self.accelerator.process_index}. "
+                        f"Set max_tokens below {inputs['input_ids'].numel()} and go on with resume=auto."
+                    ) from error
+                self.limit.halve(pack, self.train_dataset.planner, self.state.global_step + 1)
+            # A backward pass that broke off has left some gradients: all packs of the step are done again.
+            model.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            packs = [*self.step_packs[: self.packs_done], inputs]
+
+    def _forward_backward(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
+        parts = self.limit.parts(inputs, self.train_dataset.planner)
+        step = super().training_step
+        return torch.stack([step(model, part, num_items_in_batch) for part in parts]).sum()
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called after each backward pass and before the optimizer: a gradient that is no number goes no further."""
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not math.isfinite(grad_norm):
+            numbers = self.train_dataset.planner.examples.record_numbers
+            records = sorted(numbers[np.concatenate(self.plan.packs)].tolist())
+            kept = newest_name(Path(self.args.output_dir))
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the gradient is {float(grad_norm)}, at learning rate "
+                f"{self._get_learning_rate():.3g}, on records {', '.join(map(str, records))}. Nothing of it was "
+                f"applied and no adapter written; the newest good checkpoint is {kept or 'none'}. Lower learning_rate, "
+                "or look at those records and at the base model's weights."
+            )
+        return grad_norm
 
     def compute_loss(
         self,
@@ -73,7 +132,7 @@ class AlpacaTrainer(Trainer):
             return_outputs: Also return the model's output.
             num_items_in_batch: Supervised tokens of the whole step.
         """
-        loss_sum, outputs = pack_loss(model, inputs, self.head)
+        loss_sum, outputs = pack_loss(model, inputs, self.head, self.dtype)
         # Data-parallel wrappers average gradients over processes; the sum is what the definition asks for.
         loss = loss_sum / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -92,9 +151,8 @@ class AlpacaTrainer(Trainer):
         loss_sum, tokens = 0.0, 0
         with torch.no_grad():
             for batch in loader:
-                inputs = self._prepare_inputs(batch)
-                loss_sum += pack_loss(model, inputs, self.head)[0].item()
-                tokens += len(inputs["targets"])
+                loss_sum += self._loss_sum(model, batch, loader.dataset.planner)
+                tokens += len(batch["targets"])
         model.train(was_training)
         dtype = torch.float32 if self.args.device.type == "mps" else torch.float64  # MPS has no float64
         total = torch.tensor([loss_sum, tokens], dtype=dtype, device=self.args.device)
@@ -104,14 +162,25 @@ class AlpacaTrainer(Trainer):
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _loss_sum(self, model: Any, inputs: dict[str, Any], planner: Planner) -> float:
+        while True:
+            try:
+                parts = [self._prepare_inputs(part) for part in self.limit.parts(inputs, planner)]
+                return sum(pack_loss(model, part, self.head, self.dtype)[0].item() for part in parts)
+            except torch.OutOfMemoryError:
+                self.limit.halve(inputs, planner, self.state.global_step)
 
-def pack_loss(model: Any, inputs: dict[str, Any], head: torch.nn.Linear | None) -> tuple[torch.Tensor, Any]:
+
+def pack_loss(
+    model: Any, inputs: dict[str, Any], head: torch.nn.Linear | None, dtype: torch.dtype | None = None
+) -> tuple[torch.Tensor, Any]:
     """Sum of the token losses of a pack, in float32, and the model's output.
 
     Args:
         model: A causal language model, wrapped or not.
         inputs: A collated pack: `predict_at` (M,) are flat token positions, `targets` (M,) what follows them.
         head: The model's head where its logits are plainly `hidden @ head.weight.T`; None to take the model's logits.
+        dtype: Of the head's products; that of its weights where None.
     """
     masks = {"attention_mask": inputs.get("attention_mask")}
     if "subtree_end" in inputs:
@@ -125,6 +194,7 @@ def pack_loss(model: Any, inputs: dict[str, Any], head: torch.nn.Linear | None) 
         logits_MV = outputs.logits.flatten(0, 1)[inputs["predict_at"]].float()
         return cross_entropy(logits_MV, inputs["targets"], reduction="sum"), outputs
     hidden_MH = outputs.hidden_states[-1].flatten(0, 1)[inputs["predict_at"]]
+    hidden_MH = hidden_MH.to(dtype or head.weight.dtype)
     return linear_cross_entropy(hidden_MH, head.weight, inputs["targets"]), outputs
 
 

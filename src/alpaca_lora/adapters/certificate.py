@@ -1,0 +1,153 @@
+"""The certificate of a merge: the same questions, asked base + adapters and the merged folder.
+
+The two are loaded one after the other, on the CPU and in float32, whatever they are stored in: so what is measured is
+what merging did to the weights, not how some device rounds its products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..data.tokens import Encoder
+from ..errors import AdapterError
+from ..models.load import Placement, load_model
+from .store import load_adapter
+
+CERTIFICATE = "merge_certificate.json"
+PROBES = (
+    ("Name three primary colours.", ""),
+    ("Translate the sentence to French.", "The cat sleeps on the chair."),
+    ("Write a haiku about rain.", ""),
+    ("Give a synonym of 'quick'.", ""),
+    ("What is the capital of France?", ""),
+    ("Is this a fruit or a vegetable?", "carrot"),
+    ("Add the numbers.", "2, 3 and 10"),
+    ("Write a Python function that returns the square of a number.", ""),
+    ("Why is the sky blue?", ""),
+    ("Summarise in one sentence.", "The cat slept all day, and at night it hunted mice in the barn."),
+    ("List five animals that live in the sea.", ""),
+    ("Correct the spelling.", "I recieved teh letter yesterday."),
+    ("Classify the review as positive or negative.", "The room was cold and the soup was colder."),
+    ("Give three tips for staying healthy.", ""),
+    ("Put the words in alphabetical order.", "pear, apple, fig, cherry"),
+    ("Explain what a prime number is.", ""),
+    ("Write a short e-mail that declines an invitation.", ""),
+    ("What day comes after Tuesday?", ""),
+    ("Make the sentence polite.", "Give me the book."),
+    ("Tell a joke about a horse.", ""),
+)
+_NEW_TOKENS = 8
+_FLOAT32_LIMIT = 1e-4  # of logits up to 10; larger ones round coarser, in proportion
+_COARSE_LIMIT = 2e-2  # bfloat16 has 8 bits: weights move by up to 2e-3 of themselves
+
+
+class Answers(NamedTuple):
+    """Answers of a model, and what it made of its own words.
+
+    Args:
+        ids: For each probe, prompt and greedy answer.
+        starts: Tokens of each prompt.
+        logits: For each probe, at the prompt's last token and at each of the answer's, shape (9, vocabulary).
+    """
+
+    ids: list[torch.Tensor]
+    starts: list[int]
+    logits: list[torch.Tensor]
+
+
+def check_memory(parameters: int) -> None:
+    """Raise AdapterError where a float32 model of so many parameters does not fit the free memory."""
+    import psutil  # accelerate and peft both need it
+
+    needed, free = 4.4 * parameters, psutil.virtual_memory().available
+    if needed > free:
+        raise AdapterError(
+            f"certify: comparing logits loads the model in float32, about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
+            "GB are free. Merge with certify=False, which needs little memory, or on a larger machine."
+        )
+
+
+def reference_model(base: Path, adapters: Sequence[Path], name: str) -> Any:
+    """Base + adapters through peft, the last adapter unmerged; float32, on the CPU."""
+    model = load_model(str(base), _here())
+    for number, folder in enumerate(adapters, start=1):
+        model = load_adapter(model, folder, name)
+        if number < len(adapters):
+            model = model.merge_and_unload(safe_merge=True)
+    return model
+
+
+def answers_of(model: Any, encoder: Encoder) -> Answers:
+    """Have a model answer the probes greedily, and read its logits along the way."""
+    prompts = [encoder.prompt_ids(*probe) for probe in PROBES]
+    longest = max(map(len, prompts))
+    rows = torch.tensor([[encoder.eos_id] * (longest - len(prompt)) + prompt for prompt in prompts])
+    seen = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        max_new_tokens=_NEW_TOKENS,
+        min_new_tokens=_NEW_TOKENS,
+        do_sample=False,
+        eos_token_id=encoder.eos_id,
+        pad_token_id=encoder.eos_id,
+    )
+    with torch.no_grad():
+        out = model.generate(input_ids=rows, attention_mask=seen, generation_config=config)
+    ids = [row[longest - len(prompt) :] for row, prompt in zip(out, prompts, strict=True)]
+    starts = [len(prompt) for prompt in prompts]
+    return Answers(ids, starts, _logits(model, ids, starts))
+
+
+def compare(folder: Path, before: Answers, *, exact: bool, out: str | Path) -> dict[str, Any]:
+    """Read the merged folder's logits over the same tokens and compare.
+
+    Args:
+        folder: The merged folder.
+        before: Answers of base + adapters.
+        exact: The merged weights are float32.
+        out: What the folder will be called, for messages.
+
+    Returns:
+        Largest and mean absolute difference, the largest logit, the limit, and in how many probes the likeliest token
+        is the same at every place: there the two models answer the same, word for word.
+
+    Raises:
+        AdapterError: the difference is over the limit: 1e-4, or 1e-5 of the largest logit where that is more, if
+            `exact` (the demo model's logits reach 33, and the order of float32's sums alone moves them by up to
+            1.3e-4; in float64 merged and unmerged are equal); else 2e-2, or 2e-2 of the largest logit.
+    """
+    after = _logits(load_model(str(folder), _here()), before.ids, before.starts)
+    apart = [(new - old).abs() for new, old in zip(after, before.logits, strict=True)]
+    difference = torch.stack([gap.max() for gap in apart]).max().item()
+    largest = max(logits.abs().max().item() for logits in before.logits)
+    limit = _FLOAT32_LIMIT * max(1.0, largest / 10) if exact else _COARSE_LIMIT * max(1.0, largest)
+    if not difference <= limit:
+        advice = "Train the adapter again with a lower learning_rate." if exact else "Merge with dtype='float32'."
+        raise AdapterError(
+            f"{out}: merged and unmerged logits differ by {difference:.2g}, more than the {limit:.2g} that rounding "
+            f"explains; not kept. {advice}"
+        )
+    pairs = zip(after, before.logits, strict=True)
+    return {
+        "probes": len(PROBES),
+        "same_greedy_answers": sum(torch.equal(new.argmax(-1), old.argmax(-1)) for new, old in pairs),
+        "max_difference": difference,
+        "mean_difference": torch.cat([gap.flatten() for gap in apart]).mean(dtype=torch.float64).item(),
+        "limit": limit,
+        "largest_logit": largest,
+    }
+
+
+def _logits(model: Any, ids: list[torch.Tensor], starts: list[int]) -> list[torch.Tensor]:
+    with torch.no_grad():
+        pairs = zip(ids, starts, strict=True)
+        return [model(input_ids=row[None], logits_to_keep=len(row) - start + 1).logits[0] for row, start in pairs]
+
+
+def _here() -> Placement:
+    return Placement(torch.device("cpu"), torch.float32)

@@ -1,0 +1,206 @@
+"""The size of a LLaMA by arithmetic: parameters, floating-point operations and bytes, before any weight is loaded.
+
+In: a model's shape. Out: exact counts, and bytes as the formulas beside them say. Costs microseconds, imports no torch.
+
+    h  hidden size      m  width of the MLP      q  heads x head size     k  key/value heads x head size
+    V  vocabulary       L  decoder layers        T  tokens                P  pairs of a token and one it sees
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from ..errors import ConfigError, did_you_mean
+from .lora import DEFAULT_TARGETS
+
+Method = Literal["lora", "qlora", "full"]
+Targets = list[str] | str | None  # module names, "all-linear", or None for q_proj and v_proj
+
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Of a parameter, 0.5159: 4 bits, an 8-bit scale for 64, a float32 scale for 256 of those scales (arXiv 2305.14314)."""
+
+OPTIMIZER_BYTES = {"adamw": 8.0, **dict.fromkeys(("adamw_8bit", "paged_adamw_8bit"), 2 * (1 + 4 / 256))}
+"""Of a trained parameter: two moments in float32, or in 8 bits with a float32 scale for 256 (arXiv 2110.02861)."""
+
+
+class StateBytes(NamedTuple):
+    """What training holds whatever the batch."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A decoder of LLaMA's kind: RMSNorm, rotary positions, grouped queries, gated MLP, linears without bias.
+
+    Fields are named as in a transformers config: `LlamaConfig(**dataclasses.asdict(geometry))` works.
+
+        >>> f"{SHAPES['llama-7b'].parameters:,}"
+        '6,738,415,616'
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int = 128
+    tie_word_embeddings: bool = False
+
+    @classmethod
+    def of(cls, config: Any) -> Geometry:
+        """The geometry of a transformers config, or of anything with its attributes."""
+        sizes = (config.vocab_size, config.hidden_size, config.intermediate_size, config.num_hidden_layers)
+        heads = config.num_attention_heads
+        key_heads = getattr(config, "num_key_value_heads", None) or heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return cls(*sizes, heads, key_heads, head_dim, bool(getattr(config, "tie_word_embeddings", False)))
+
+    @property
+    def modules(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear module of a layer."""
+        h, m, q, k = self._widths
+        attention = {"q_proj": (h, q), "k_proj": (h, k), "v_proj": (h, k), "o_proj": (q, h)}
+        return {**attention, "gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of the linears in all layers: L (2 h q + 2 h k + 3 h m)."""
+        return self.num_hidden_layers * sum(inputs * outputs for inputs, outputs in self.modules.values())
+
+    @property
+    def head_parameters(self) -> int:
+        """Of the head, and of the embedding: h V."""
+        return self.hidden_size * self.vocab_size
+
+    @property
+    def parameters(self) -> int:
+        """All: linears, two norms a layer and a last one, embedding, and the head where it is not the embedding."""
+        norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
+        return self.linear_parameters + norms + (2 - self.tie_word_embeddings) * self.head_parameters
+
+    def lora_parameters(self, r: int, targets: Targets = None) -> int:
+        """Of LoRA's matrices of rank r: L r (inputs + outputs), summed over targets (arXiv 2106.09685).
+
+        Raises:
+            ConfigError: a target is no linear module of a layer.
+        """
+        return self.num_hidden_layers * r * sum(sum(self.modules[name]) for name in self._targets(targets))
+
+    def forward_flops(self, tokens: float, visible_pairs: float, predicted: float) -> float:
+        """Operations (2 x multiply-adds) of a forward pass: 2 linears T + 4 q P L + 2 h V predicted.
+
+        Args:
+            tokens: T, tokens computed.
+            visible_pairs: P, sum over tokens of the tokens each one sees, itself included: n (n + 1) / 2 in a sequence.
+            predicted: Tokens whose logits are computed. Norms, rotary positions and softmax are not counted.
+        """
+        attention = 4 * self._widths[2] * visible_pairs * self.num_hidden_layers
+        return 2 * self.linear_parameters * tokens + attention + 2 * self.head_parameters * predicted
+
+    def training_flops(
+        self, method: Method, tokens: float, visible_pairs: float, predicted: float, lora: int = 0, again: bool = False
+    ) -> float:
+        """Operations of a forward and a backward pass; arguments as for `forward_flops`.
+
+        `full`: 3 forwards; the gradients of inputs and of weights cost one each (arXiv 2001.08361). LoRA: frozen
+        weights need no gradient of their own, and the first layer's q, k, v none of their input; attention is 3
+        forwards; each of the `lora` parameters costs 6 a token. In `qlora`, unpacking weights is not counted. `again`
+        adds what activation checkpointing repeats, the layers' forward (not for MFU, which asks for needed work).
+        """
+        forward = self.forward_flops(tokens, visible_pairs, predicted)
+        repeated = again * (self.forward_flops(tokens, visible_pairs, 0) + 2 * lora * tokens)
+        if method == "full":
+            return 3 * forward + repeated
+        h, _, q, k = self._widths
+        attention = self.forward_flops(0, visible_pairs, 0)
+        return 2 * forward + attention - 2 * h * (q + 2 * k) * tokens + 6 * lora * tokens + repeated
+
+    def flops_per_token(
+        self, method: Method, context: float, predicted: float = 1, lora: int = 0, again: bool = False
+    ) -> float:
+        """`training_flops` of a token that sees `context` tokens in the mean, itself included: (n + 1) / 2 in sequences
+        of n. `predicted` is the share of tokens with a loss."""
+        return self.training_flops(method, 1, context, predicted, lora, again)
+
+    def state_bytes(
+        self, method: Method, lora: int = 0, load_in_8bit: bool = False, optimizer: str = "adamw"
+    ) -> StateBytes:
+        """Weights, gradients and optimizer state, over all GPUs that share them.
+
+        What trains: float32 weight 4, gradient 4, AdamW 8: 16 bytes a parameter (arXiv 1910.02054). What is frozen:
+        bfloat16 2, but linears 0.516 in `qlora`, 1 (and a float32 a row) with `load_in_8bit`. 8-bit optimizers keep
+        the embedding's moments in float32, as transformers asks them to.
+        """
+        if method == "full":
+            trained, wide, frozen = self.parameters, self.head_parameters, 0.0
+        else:
+            rows = self.num_hidden_layers * sum(outputs for _, outputs in self.modules.values())
+            linear = self.linear_parameters
+            held = NF4_BYTES * linear if method == "qlora" else linear + 4 * rows if load_in_8bit else 2 * linear
+            trained, wide, frozen = lora, 0, held + 2 * (self.parameters - linear)
+        moments = OPTIMIZER_BYTES["adamw"] * wide + OPTIMIZER_BYTES[optimizer] * (trained - wide)
+        return StateBytes(frozen + 4 * trained, 4 * trained, moments)
+
+    def gathered_bytes(self, method: Method) -> int:
+        """What FSDP2 holds whole on each GPU while the rest is in shards.
+
+        In bfloat16 two layers (one in use, the next arriving), embedding and head; `full`: also the gradients of the
+        larger of a layer and these two, in bfloat16 and on their way into a float32 sum, 6 bytes a parameter.
+        """
+        layer, ends = self.linear_parameters // self.num_hidden_layers, self.parameters - self.linear_parameters
+        return 2 * (2 * layer + ends) + (6 * max(layer, ends) if method == "full" else 0)
+
+    def activation_bytes(
+        self, method: Method, checkpointing: bool = False, targets: Targets = None, dropout: bool = False
+    ) -> int:
+        """Bytes a token that wait for the backward pass; bfloat16 with float32 norms, as transformers computes.
+
+        After arXiv 2205.05198, equation 2, for a LLaMA whose attention keeps no scores (FlashAttention). A layer:
+
+            norms, attention     2 x 4 h   2 (2 q + 2 k)      inputs in float32; queries, keys, values, output
+            MLP                  2 x 3 m                      gate, its activation, up
+            full                 2 (2 h + 2 h + m)            normalised twice; inputs of q k v, of gate and up, of down
+            LoRA                 2 inputs, 3 with dropout     of each target (each keeps its own), and a mask
+
+        With checkpointing: 2 h for each layer, and one layer's all. Not counted: logits (256 rows at a time),
+        gradients in flight (some h and m a token), a rank's worth a target, what allocators lose.
+        """
+        h, m, q, k = self._widths
+        layer = 8 * h + 4 * (q + k) + 6 * m
+        if method == "full":
+            layer += 2 * (4 * h + m)
+        else:
+            layer += (3 if dropout else 2) * sum(self.modules[name][0] for name in self._targets(targets))
+        return layer + 2 * h * self.num_hidden_layers if checkpointing else layer * self.num_hidden_layers
+
+    @property
+    def _widths(self) -> tuple[int, int, int, int]:
+        q, k = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        return self.hidden_size, self.intermediate_size, q, k
+
+    def _targets(self, targets: Targets) -> list[str]:
+        known = self.modules
+        names = list(known) if targets == "all-linear" else list(targets or DEFAULT_TARGETS)
+        wrong = [name for name in names if name not in known]
+        if wrong:
+            rule = f"is no linear module of a layer. Choose from: {', '.join(known)}."
+            raise ConfigError([f"lora_target_modules: {name!r} {rule}{did_you_mean(name, known)}" for name in wrong])
+        return names
+
+
+SHAPES = {  # arXiv 2302.13971, 2307.09288 and 2407.21783; widths of the MLP from the published config.json
+    "llama-7b": Geometry(32_000, 4096, 11_008, 32, 32, 32),
+    "llama-13b": Geometry(32_000, 5120, 13_824, 40, 40, 40),
+    "llama-30b": Geometry(32_000, 6656, 17_920, 60, 52, 52),
+    "llama-65b": Geometry(32_000, 8192, 22_016, 80, 64, 64),
+    "llama2-7b": Geometry(32_000, 4096, 11_008, 32, 32, 32),
+    "llama2-13b": Geometry(32_000, 5120, 13_824, 40, 40, 40),
+    "llama2-70b": Geometry(32_000, 8192, 28_672, 80, 64, 8),
+    "llama3-8b": Geometry(128_256, 4096, 14_336, 32, 32, 8),
+    "llama3-70b": Geometry(128_256, 8192, 28_672, 80, 64, 8),
+}

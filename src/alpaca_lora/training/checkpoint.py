@@ -1,0 +1,268 @@
+"""Checkpoints that are whole or not used.
+
+The Trainer writes `checkpoints/checkpoint-200/`; once every file of it is on the disk, `manifest.json` is written into
+it, last and at one stroke. A checkpoint without a true manifest is none:
+
+    manifest.json   {"content": {"step": 200, "run": "<fingerprint>", "versions": {...},
+                                 "files": {"optimizer.pt": {"bytes": 9, "sha256": "<hash>"}, ...}},
+                     "sha256": "<hash of the content>"}
+
+Resuming takes the newest checkpoint whose files are what its manifest says and whose run is this one. The others are
+moved to `checkpoints/set_aside/`, so that they are neither loaded nor lost.
+
+Cost: one pass over the files (about 1 GB/s a rank; the ranks share the files), once every `save_steps`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..errors import TrainingError
+from ..models.load import processes
+from .history import read_history
+
+_PACKAGES = ("alpaca-lora", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
+MANIFEST = "manifest.json"
+SET_ASIDE = "set_aside"
+
+
+def seal(folder: Path, step: int, run: str) -> None:
+    """Make a complete checkpoint valid: hash its files, have them on the disk, and write the manifest; all ranks call.
+
+    Args:
+        folder: The checkpoint, written by all ranks already.
+        step: Optimizer steps done.
+        run: The run's fingerprint.
+    """
+    state = processes()
+    state.wait_for_everyone()  # every rank has written its files
+    paths = _files(folder)
+    mine = paths[state.process_index :: state.num_processes]
+    with ThreadPoolExecutor(4) as pool:  # hashing and syncing both let other threads run
+        found = dict(zip(mine, pool.map(lambda name: _synced(folder / name), mine), strict=True))
+    for part in _from_all(found):
+        found |= part
+    if state.is_main_process:
+        content = {"step": step, "run": run, "versions": versions(), "files": {name: found[name] for name in paths}}
+        manifest = {"content": content, "sha256": _hash_of(content)}
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    state.wait_for_everyone()
+
+
+def flaw(folder: Path, run: str) -> str | None:
+    """Why a checkpoint cannot be used; None where it can."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = manifest["content"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+        step, belongs_to = content["step"], content["run"]
+        if manifest["sha256"] != _hash_of(content):
+            raise ValueError("its content is not what was written")
+    except FileNotFoundError:
+        return "it has no manifest.json: saving it was cut short"
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        return f"its manifest.json is damaged ({type(error).__name__})"
+    if belongs_to != run:
+        return "it belongs to another run"
+    if folder.name != f"checkpoint-{step}":
+        return f"its manifest.json is that of step {step}"
+    there = _files(folder)
+    if missing := sorted(expected.keys() - set(there)):
+        return f"it lacks {missing[0]}"
+    if foreign := sorted(set(there) - expected.keys()):
+        return f"it holds {foreign[0]}, which is not its own"
+    for name, (size, _) in expected.items():
+        if (found := (folder / name).stat().st_size) != size:
+            return f"{name} has {found} bytes, not {size}"
+    with ThreadPoolExecutor(4) as pool:
+        for name, digest in zip(there, pool.map(lambda name: _sha256(folder / name), there), strict=True):
+            if digest != expected[name][1]:
+                return f"the content of {name} is not what was written"
+    return None
+
+
+def newest_valid(checkpoints: Path, run: str) -> tuple[Path | None, list[str]]:
+    """The newest valid checkpoint of a run, and a sentence for each newer one that was passed over and set aside.
+
+    Only one process may call this.
+    """
+    passed: list[str] = []
+    for folder in sorted(_checkpoints(checkpoints), key=step_of, reverse=True):
+        reason = flaw(folder, run)
+        if reason is None:
+            return folder, passed
+        aside = checkpoints / SET_ASIDE / folder.name
+        count = 1
+        while aside.exists():
+            count += 1
+            aside = aside.with_name(f"{folder.name}-{count}")
+        aside.parent.mkdir(exist_ok=True)
+        folder.rename(aside)
+        passed.append(f"{folder.name} was set aside ({aside}): {reason}.")
+    return None, passed
+
+
+def step_of(folder: Path) -> int:
+    """Optimizer steps a checkpoint has seen, by its name."""
+    return int(folder.name.rpartition("-")[2])
+
+
+class Checkpoints(TrainerCallback):
+    """Seals what the Trainer saved, and keeps the newest `keep` checkpoints and the one with the best validation loss.
+
+    Args:
+        output_dir: The run's folder.
+        run: The run's fingerprint.
+        keep: Checkpoints kept beside the best.
+    """
+
+    def __init__(self, output_dir: Path, run: str, keep: int) -> None:
+        self.output_dir, self.run, self.keep = output_dir, run, keep
+        self.bytes = 0  # of a checkpoint
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.bytes = checkpoint_bytes(model, args.optim)
+        if state.is_world_process_zero:
+            kept = len(_checkpoints(Path(args.output_dir)))
+            more = max(self.keep + 1 - kept, 1) * self.bytes  # the one being written comes before the oldest goes
+            check_space(self.output_dir, more, "the run's checkpoints")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_save and state.is_world_process_zero:
+            what = f"the checkpoint of step {state.global_step}"
+            check_space(self.output_dir, self.bytes, what, newest_name(Path(args.output_dir)))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seal(folder, state.global_step, self.run)
+        if state.is_world_process_zero:
+            self._prune(Path(args.output_dir))
+
+    def _prune(self, checkpoints: Path) -> None:
+        found = sorted(_checkpoints(checkpoints), key=step_of)
+        losses = {line["step"]: line["eval_loss"] for line in read_history(self.output_dir) if "eval_loss" in line}
+        rated = [folder for folder in found if step_of(folder) in losses]
+        best = min(rated, key=lambda folder: losses[step_of(folder)], default=None)
+        for folder in found[: -self.keep]:
+            if folder != best:
+                shutil.rmtree(folder)
+
+
+def checkpoint_bytes(model: Any, optimizer: str) -> int:
+    """About what a checkpoint takes: float32 weights of what trains, two moments, a megabyte of the rest."""
+    moments = 2 if "8bit" in optimizer else 8
+    return sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad) * (4 + moments) + 10**6
+
+
+def check_space(folder: Path, needed: int, what: str, kept: str | None = None) -> None:
+    """Raise TrainingError where the disk of `folder` has less than `needed` bytes left for `what`."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        rest = f" {kept} is intact; make room and continue with resume=auto." if kept else " Make room."
+        raise TrainingError(
+            f"output_dir: {what} needs {needed / 1e9:.3f} GB, and {folder} has {free / 1e9:.3f} GB free.{rest}"
+        )
+
+
+@contextmanager
+def full_disk_explained(output_dir: Path) -> Iterator[None]:
+    """Names what is kept where the disk fills up while something is written."""
+    try:
+        yield
+    except Exception as error:  # torch, safetensors and Python each have their own for a full disk
+        full = "no space left" in str(error).lower() or getattr(error, "errno", None) == errno.ENOSPC
+        if not full and "PytorchStreamWriter failed" not in str(error):
+            raise
+        kept = newest_name(output_dir / "checkpoints")
+        rest = f"{kept} is intact; make room and continue with resume=auto." if kept else "Make room and start again."
+        raise TrainingError(f"output_dir: the disk of {output_dir} is full ({error}). {rest}") from error
+
+
+def newest_name(checkpoints: Path) -> str | None:
+    """Name of the newest checkpoint that has a manifest."""
+    sealed = [folder for folder in _checkpoints(checkpoints) if (folder / MANIFEST).exists()]
+    return max(sealed, key=step_of).name if sealed else None
+
+
+def versions() -> dict[str, str]:
+    """Of the packages at work."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and have it on the disk before returning."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [entry for entry in folder.iterdir() if re.fullmatch(r"checkpoint-\d+", entry.name) and entry.is_dir()]
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file of a checkpoint but the manifest, by its path inside."""
+    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in names if name not in (MANIFEST, f".{MANIFEST}.part")]
+
+
+def _synced(path: Path) -> dict[str, Any]:
+    entry = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+    return entry
+
+
+def _hash_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _from_all(value: Any) -> list[Any]:
+    if processes().num_processes == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    return list(gather_object([value]))

@@ -1,0 +1,80 @@
+"""What makes a run this run and no other: the settings that change its numbers, its data, base, template, tokenizer.
+
+A run is continued only by itself. Settings that change nothing but memory, time, where files go or how often they are
+written may differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import FinetuneConfig
+from ..errors import ConfigError
+
+_MAY_DIFFER = {
+    # `data`, `base_model` and `prompt_template` count by their content, not by where it is
+    *("data", "base_model", "prompt_template", "columns", "output_dir", "resume"),
+    *("max_tokens", "gradient_checkpointing", "cpu_offload", "sample_instructions"),
+    *("eval_steps", "save_steps", "save_total_limit", "report_to"),
+}
+_CONTENT = {
+    "records": "the records",
+    "base_fingerprint": "the base model's weights",
+    "tokenizer_fingerprint": "the tokenizer",
+    "template": "the prompt template",
+}
+
+
+def settings_of(config: FinetuneConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change a run's numbers, as JSON gives them back."""
+    values = config.to_dict() if isinstance(config, FinetuneConfig) else config
+    return {key: value for key, value in json.loads(json.dumps(values)).items() if key not in _MAY_DIFFER}
+
+
+def identity_of(config: FinetuneConfig, records: str, contract: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's identity.
+
+    Args:
+        config: Its settings.
+        records: Fingerprint of its records.
+        contract: The contract, as a mapping.
+    """
+    return {"settings": settings_of(config), "records": records, **{key: contract[key] for key in list(_CONTENT)[1:]}}
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of a run's identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigError listing every setting that differs.
+
+    Args:
+        before: `settings_of` the run when it began.
+        now: `settings_of` it now.
+    """
+    differ = [
+        f"resume: {key} was {before.get(key)!r} and is {now.get(key)!r} now; a run is continued with its own settings "
+        "only."
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differ:
+        raise ConfigError(differ)
+
+
+def check_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigError listing whatever of a run is another now; the arguments are identities."""
+    check_settings(before["settings"], now["settings"])
+    differ = [
+        f"resume: {what} changed since the run began. Restore what it began with, or start a new run in a new "
+        "output_dir."
+        for key, what in _CONTENT.items()
+        if before.get(key) != now.get(key)
+    ]
+    if differ:
+        raise ConfigError(differ)

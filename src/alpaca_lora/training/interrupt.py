@@ -1,0 +1,61 @@
+"""Stopping a run from outside: SIGTERM and Ctrl-C end it after the step it is in, with a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from ..models.load import processes
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopOnSignal(TrainerCallback):
+    """While it is entered, the first SIGTERM or SIGINT asks for an end after this step, and a second acts at once.
+
+    All ranks stop after the same step, whichever of them was told.
+
+    Attributes:
+        received: The signal's number, 0 where there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()  # a second signal does what it always did
+        name = signal.Signals(number).name
+        os.write(2, f"\n{name}: stopping after this step, with a checkpoint; again to stop at once.\n".encode())
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._told():
+            control.should_save = control.should_training_stop = True  # an evaluation that is due is not left out
+
+    def _told(self) -> bool:
+        state = processes()
+        if state.num_processes > 1:
+            heard = torch.tensor(self.received, device=state.device)
+            torch.distributed.all_reduce(heard, torch.distributed.ReduceOp.MAX)
+            self.received = int(heard)
+        return self.received > 0

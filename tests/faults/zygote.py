@@ -1,0 +1,142 @@
+"""Runs of the real command line as processes of their own, started fast: imported once, forked for each run.
+
+    python tests/faults/zygote.py        reads a request a line, answers with its ranks' pids, then their exit codes
+
+A child is a process like any other: it has its own session, gets real signals, and can be killed. Faults it is told to
+have (`--nan_at 3`, `--oom_above 300`) come before the command's own arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+
+def faulty(argv: list[str]) -> list[str]:
+    """Take the faults off the arguments and build them in; returns the rest."""
+    while argv[0].startswith("--"):
+        fault, value, *argv = argv
+        {"--nan_at": nan_at, "--oom_above": oom_above}[fault](int(value))
+    return argv
+
+
+def nan_at(step: int) -> None:
+    """One gradient of step `step` (from 1) becomes NaN, as a bad kernel or a broken card would make it."""
+    from alpaca_lora.training.trainer import AlpacaTrainer
+
+    plain = AlpacaTrainer.compute_loss
+
+    def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = plain(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == step - 1 else loss
+
+    AlpacaTrainer.compute_loss = compute_loss  # type: ignore[method-assign]
+
+
+def oom_above(tokens: int) -> None:
+    """A micro-batch of more tokens than this runs out of memory in the middle of its backward pass."""
+    import torch
+
+    from alpaca_lora.training import trainer
+
+    plain = trainer.pack_loss
+
+    def pack_loss(model: Any, inputs: dict[str, Any], *args: Any) -> Any:
+        loss, outputs = plain(model, inputs, *args)
+        if inputs["input_ids"].numel() > tokens:
+            if loss.requires_grad:
+                loss.backward()  # gradients of the whole pack are there: they must not be counted twice
+            raise torch.OutOfMemoryError("simulated")
+        return loss, outputs
+
+    trainer.pack_loss = pack_loss  # type: ignore[assignment]
+
+
+def serve() -> None:
+    """Answer requests until the input ends."""
+    import peft  # noqa: F401
+    import torch
+    import transformers.trainer  # noqa: F401
+
+    import alpaca_lora.api  # noqa: F401
+    from alpaca_lora.inference import local  # noqa: F401
+    from alpaca_lora.training import run  # noqa: F401
+
+    torch.set_num_threads(1)  # a thread pool does not survive a fork
+    for line in sys.stdin:
+        request = json.loads(line)
+        pids = [start(request, rank) for rank in range(request["ranks"])]
+        print(json.dumps(pids), flush=True)
+        codes: dict[int, int] = {}
+        while len(codes) < len(pids):
+            pid, status = os.wait()
+            codes[pid] = os.waitstatus_to_exitcode(status)
+            if codes[pid]:  # torchrun ends the others too
+                for other in set(pids) - codes.keys():
+                    os.kill(other, signal.SIGKILL)
+        print(json.dumps([codes[pid] for pid in pids]), flush=True)
+
+
+def start(request: dict[str, Any], rank: int) -> int:
+    """Fork one rank of a run; its pid."""
+    from alpaca_lora.cli import main
+
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if request["ranks"] > 1 or request["fsdp"]:
+        places = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": request["ranks"],
+            "LOCAL_WORLD_SIZE": request["ranks"],
+        }
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": request["port"]}
+        os.environ.update({key: str(value) for key, value in {**places, **rendezvous}.items()})
+    if request["fsdp"]:
+        open_fsdp()
+    code = 0
+    try:
+        main(faulty(request["argv"]))
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def open_fsdp() -> None:
+    """Have accelerate take its real FSDP2 path on a CPU, over gloo.
+
+    accelerate 1.15 shards for GPU-like distributed types only. Told once that several CPU processes are several GPUs,
+    it makes parameters DTensors and writes checkpoints in shards.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    made = PartialState.__init__
+
+    def told_otherwise(self: PartialState, *args: object, **kwargs: object) -> None:
+        known = bool(PartialState._shared_state)
+        made(self, *args, **kwargs)
+        if not known and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = told_otherwise  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,260 @@
+"""Sharded runs over gloo, on the real FSDP2 path (faults/zygote.py): one process's curve, checkpoints, the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from harness import free_port, zygote
+from safetensors.torch import load_file
+
+from alpaca_lora import FinetuneConfig, finetune
+from alpaca_lora.errors import ConfigError, TrainingError
+from alpaca_lora.models.load import Placement, load_model
+from alpaca_lora.training.sharding import check_sharded, save_model
+
+FLOAT32 = Placement(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_base):
+    return {
+        "base_model": tiny_base,
+        "data": "seeds",
+        "lora_dropout": 0,
+        "learning_rate": 0.003,
+        "batch_size": 16,
+        "cutoff_len": 256,
+        "max_tokens": 1024,
+        "max_steps": 10,
+        "val_set_size": 20,
+        "eval_steps": 100,
+        "save_steps": 100,
+        "seed": 7,
+    }
+
+
+def options(out, settings):
+    return ["finetune", *(f"--{key}={value}" for key, value in {**settings, "output_dir": out}.items())]
+
+
+def command(out, settings, *torchrun):
+    launcher = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "alpaca_lora"]
+    return [*launcher, *options(out, settings)]
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """Runs to the end, sharded or not; what was printed."""
+    with zygote() as (run, _):
+
+        def launch(out, settings, ranks=1):
+            sharded = settings.get("fsdp") == "true"
+            ended = run.run(options(out, settings), ranks=ranks, fsdp=sharded)
+            assert ended.code == 0, ended.printed
+            return ended.printed
+
+        yield launch
+
+
+def history(out):
+    return [json.loads(line) for line in (Path(out) / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def assert_same_curve(found, expected):
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    # torch's norm of a million float32 values is good to 1e-4 only, and shards are normed apart
+    for key, rel in (("loss", 1e-5), ("eval_loss", 1e-5), ("supervised_tokens", 0), ("grad_norm", 1e-3)):
+        wanted = [line[key] for line in expected if key in line]
+        assert [line[key] for line in found if key in line] == pytest.approx(wanted, rel=rel)
+
+
+@pytest.fixture(scope="module")
+def sharded_full(launch, settings, tmp_path_factory):
+    """Full fine-tuning on two ranks."""
+    out = tmp_path_factory.mktemp("sharded") / "two"
+    chosen = {**settings, "method": "full", "fsdp": "true", "save_steps": 5}
+    return out, chosen, launch(out, chosen, 2)
+
+
+def test_full_fine_tuning_on_two_ranks_has_the_curve_of_one(launch, sharded_full, tmp_path):
+    out, chosen, printed = sharded_full
+    launch(tmp_path / "one", {**chosen, "fsdp": "false"})
+    one, two = history(tmp_path / "one"), history(out)
+    assert one[1]["loss"] - one[-2]["loss"] > 0.1
+    assert_same_curve(two, one)
+    trained, expected = load_file(out / "model.safetensors"), load_file(tmp_path / "one" / "model.safetensors")
+    assert trained.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-3, atol=1e-5)
+    assert "on 2 x cpu on 1 nodes, float32, sharded over 2 (FSDP2)" in printed
+    assert "16 a step: 2 micro-batches a rank" in printed
+
+
+def test_a_step_of_128_is_128_examples_on_any_number_of_ranks(launch, settings, tmp_path):
+    chosen = {**settings, "batch_size": 128, "max_steps": 1, "val_set_size": 0}
+    launch(tmp_path / "one", chosen)
+    launch(tmp_path / "two", chosen, 2)
+    assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "full", "layout": "padded"},
+        {"method": "lora", "layout": "tree", "lora_target_modules": "all-linear", "gradient_checkpointing": "true"},
+        {"method": "lora", "layout": "padded"},
+    ],
+    ids=lambda change: f"{change['method']}-{change['layout']}",
+)
+def test_other_sharded_runs_have_the_curve_of_one(launch, settings, tmp_path, change):
+    launch(tmp_path / "one", {**settings, **change})
+    launch(tmp_path / "two", {**settings, **change, "fsdp": "true"}, 2)
+    assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"))
+    if change["method"] == "lora":
+        one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sharded_checkpoint_resumes_on_one_rank_and_on_two(launch, sharded_full, tmp_path):
+    out, chosen, _ = sharded_full
+    shards = out / "checkpoints" / "checkpoint-5" / "pytorch_model_fsdp_0"
+    assert len(list(shards.glob("*.distcp"))) == 2  # each rank wrote its own
+    for ranks in (1, 2):
+        again = tmp_path / f"on-{ranks}"
+        shutil.copytree(out, again, ignore=shutil.ignore_patterns("checkpoint-10", "*.safetensors"))
+        file = again / "alpaca_lora.json"
+        file.write_text(
+            file.read_text(encoding="utf-8").replace('"finished": true', '"finished": false'), encoding="utf-8"
+        )
+        launch(again, {**chosen, "resume": "true"}, ranks)
+        assert_same_curve(history(again), history(out))
+        found, expected = load_file(again / "model.safetensors"), load_file(out / "model.safetensors")
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_the_folder_of_a_sharded_run_loads_in_plain_transformers(sharded_full, settings):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alpaca_lora.training.prepare import prepare
+
+    out, chosen, _ = sharded_full
+    model, loading = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert AutoTokenizer.from_pretrained(out).eos_token == "</s>"
+    plain = {key: value for key, value in chosen.items() if key != "fsdp"}
+    validation = prepare(FinetuneConfig(output_dir="unused", **plain), chosen["base_model"]).validation
+    total, count = 0.0, 0
+    for index in range(len(validation)):
+        ids, prompt_len = validation[index]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor(ids[None], dtype=torch.long)).logits[0, prompt_len - 1 : -1]
+        targets = torch.tensor(ids[prompt_len:], dtype=torch.long)
+        total += torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
+        count += len(targets)
+    assert total / count == pytest.approx(history(out)[-1]["eval_loss"], rel=1e-5)
+
+
+# The folder
+
+
+@pytest.mark.parametrize("base", ["tiny_base", "tiny_base_bpe"])
+def test_a_model_is_written_shard_by_shard(request, base, tmp_path):
+    model = load_model(request.getfixturevalue(base), FLOAT32)
+    save_model(model, tmp_path, torch.float32, shard_bytes=100_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    again = load_model(str(tmp_path), FLOAT32)
+    for (name, tensor), (_, expected) in zip(again.named_parameters(), model.named_parameters(), strict=True):
+        assert torch.equal(tensor, expected), name
+
+
+def test_a_model_with_nan_is_not_written(tiny_base, tmp_path):
+    model = load_model(tiny_base, FLOAT32)
+    with torch.no_grad():
+        model.model.norm.weight[3] = float("nan")
+    with pytest.raises(TrainingError, match=r"1 weights hold NaN or Inf, first \['model.norm.weight'\]"):
+        save_model(model, tmp_path, torch.float32)
+
+
+# Where it cannot happen
+
+
+def test_one_process_has_nothing_to_shard_over(settings, tmp_path):
+    with pytest.raises(ConfigError, match="fsdp: there is one process only.*torchrun --nproc_per_node"):
+        finetune(output_dir=tmp_path / "out", **{**settings, "fsdp": True})
+
+
+def test_on_cpus_accelerate_would_quietly_train_copies(settings, tmp_path):
+    done = subprocess.run(
+        command(tmp_path / "out", {**settings, "fsdp": "true"}, "--standalone", "--nproc_per_node=2"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert "alpaca-lora (rank 0): fsdp: there is no GPU here" in done.stderr
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_parameters_that_are_not_sharded_stop_the_run(tiny_llama):
+    with pytest.raises(TrainingError, match="fsdp: was asked for, but .* parameters are not sharded, first"):
+        check_sharded(tiny_llama())
+
+
+# Two nodes
+
+
+def start_nodes(out, settings):
+    """Two torchrun agents on loopback, a rank each."""
+    torchrun = ["--nnodes=2", "--nproc_per_node=1", "--max_restarts=0", "--rdzv_backend=c10d", "--rdzv_id=test"]
+    torchrun.append(f"--rdzv_endpoint=127.0.0.1:{free_port()}")
+    return [
+        subprocess.Popen(
+            command(out, settings, *torchrun),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for _ in range(2)
+    ]
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_two_nodes_finish_a_run(settings, tmp_path):
+    agents = start_nodes(tmp_path / "out", {**settings, "max_steps": 2})
+    printed = [agent.communicate(timeout=200)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], printed
+    assert any("on 2 x cpu on 2 nodes, float32, a whole copy on each" in text for text in printed)
+    assert [line["step"] for line in history(tmp_path / "out")] == [0, 1, 2, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_a_killed_rank_ends_the_job(settings, tmp_path):
+    agents = start_nodes(tmp_path / "out", {**settings, "max_steps": 10_000})
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "history.jsonl").exists() or len(history(tmp_path / "out")) < 3:
+        assert time.monotonic() < deadline and all(agent.poll() is None for agent in agents)
+        time.sleep(0.2)
+    workers = [pid for agent in agents for pid in children(agent.pid)]
+    os.kill(children(agents[1].pid)[-1], signal.SIGKILL)
+    printed = [agent.communicate(timeout=60)[0] for agent in agents]
+    assert all(agent.returncode != 0 for agent in agents)
+    assert "Signal 9 (SIGKILL)" in printed[1]
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
