@@ -201,7 +201,7 @@ def main() -> None:
                 hits, runs, starts = hits + more, runs + 1, starts + began
                 shutil.rmtree(out)
             print(
-                f"{name}: a run takes {whole_run.seconds:.1f} s; killed {hits} times over {runs} runs ({starts} starts);"
+                f"{name}: a run takes {whole_run.seconds:.1f} s; killed {hits} times in {runs} runs ({starts} starts);"
                 " every run ended bit-identical",
                 flush=True,
             )

@@ -62,6 +62,28 @@ def test_qlora_trains_the_demo_model_and_merges_into_the_whole_base(demo_base, s
     assert "quantization_config" not in json.loads((merged / "config.json").read_text(encoding="utf-8"))
 
 
+def test_gradients_after_an_evaluation_are_those_before(tiny_base):
+    """bitsandbytes relays weights for inference on some CPUs, and would not give gradients through them."""
+    from alpaca_lora.models.lora import add_lora
+
+    torch.manual_seed(0)
+    model = add_lora(load_model(tiny_base, FLOAT32, bits=4), r=4, alpha=8, dropout=0.0, targets="all-linear")
+    ids = torch.arange(5, 37)[None]
+
+    def gradients():
+        model.train()
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(gradient, before[name])
+
+
 def test_eight_bits(tiny_base, settings, tmp_path):
     run = finetune(base_model=tiny_base, output_dir=tmp_path / "out", load_in_8bit=True, **settings)
     assert len(run.history) == 3

@@ -399,5 +399,5 @@ def test_a_base_with_nan_weights(settings, tmp_path, val_set_size):
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     error = refused(tmp_path / "out", **{**settings, "base_model": base, "val_set_size": val_set_size})
     assert isinstance(error, TrainingError)
-    assert f"step {0 if val_set_size else 1}: the {'eval_loss' if val_set_size else 'loss'} is nan" in str(error)
+    assert f"step {0 if val_set_size else 1}: the {'eval_loss' if val_set_size else 'gradient'} is nan" in str(error)
     assert (tmp_path / "out" / "history.jsonl").read_text(encoding="utf-8") == ""  # NaN is not JSON

@@ -1,10 +1,9 @@
 """Merging: adapters and their full-precision base become one plain transformers folder, a tensor at a time.
 
-    W' = W + s B A  or what else `updates` says, in float32, cast once at the end
+    W' = W + s B A      or what else `updates` says, in float32, cast once at the end
 
-In: adapter folders and the base's files. Out: a file for each of them, and
-merge_certificate.json. Memory: the adapters and a few times the largest tensor, never the model; a comparison of logits
-(`certify`) loads it, in float32.
+In: adapter folders and the base's files. Out: a file for each of these, merge_certificate.json. Memory: the adapters
+and a few times the largest tensor, never the model; a comparison of logits (`certify`) loads it, in float32.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
-from .quantization import quantization
+from .quantization import keep_trainable, quantization
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,10 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
             f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, or has them in another shape "
             f"than its config.json says, first {lacking[:2]}. Copy the model again."
         )
-    return (model if bits else model.to(placement.device)).eval()
+    if bits is None:
+        return model.to(placement.device).eval()
+    keep_trainable(model)
+    return model.eval()
 
 
 def empty_model(base_model: str, dtype: torch.dtype) -> Any:

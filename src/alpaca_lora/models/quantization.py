@@ -37,3 +37,14 @@ def quantization(bits: int, placement: Placement) -> dict[str, Any]:
             bnb_4bit_compute_dtype=placement.dtype,
         )
     return {"quantization_config": config, "device_map": {"": placement.device}}
+
+
+def keep_trainable(model: Any) -> None:
+    """Have 4-bit weights stay as they can be trained beside.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 lays them out anew at the first forward in evaluation mode, and keeps
+    them so; its product on that layout has no gradient, and training after an evaluation would go wrong in silence.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
