@@ -23,8 +23,10 @@ quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records an
 	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR)
 	$(BIN)/alpaca-lora merge $(RUN_DIR) $(RUN_DIR)-merged
 
+# A process a core, with one thread each: two processes of two threads would wait for each other.
 test: .venv/.ready-dev  ## run the tests; no network is used
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg $(BIN)/python -m pytest $(ARGS)
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/.ready-dev  ## check style and formatting
 	$(BIN)/ruff check .
@@ -56,6 +58,6 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 # this early release is the smallest that has it, and too old for transformers to take notice of.
 .venv/.ready-dev: .venv/.ready
 	@echo "Adding what tests and checks need."
-	$(PIP_INSTALL) -e '.[demo,dev]'
+	$(PIP_INSTALL) -e '.[demo,dev,quant]'
 	$(PIP_INSTALL) --no-deps mistral_common==1.2.1
 	@touch $@

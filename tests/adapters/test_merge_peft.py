@@ -263,8 +263,6 @@ import sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 from alpaca_lora import merge
-from alpaca_lora.adapters import merge as module
-module.fingerprint = str  # it maps 64 pages of every tensor, which is all of so small a model
 
 def kilobytes(field):
     return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0])

@@ -19,17 +19,20 @@ def fingerprint(base_model: str) -> str:
     Args:
         base_model: What `resolve_base` gave.
     """
-    from contextlib import ExitStack
-
     from safetensors import safe_open
 
-    with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, framework="pt")) for path in _weight_files(base_model)]
-        tensors = {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
-        shapes = [[name, tensors[name].get_shape()] for name in sorted(tensors)]
-        digest = hashlib.sha256(json.dumps(shapes).encode())
-        for name, shape in shapes:
-            digest.update(_sample(tensors[name], shape))
+    shapes, samples = {}, {}
+    for path in _weight_files(base_model):
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+        for name in names:
+            with safe_open(path, framework="pt") as file:  # opened each time, so that pages once read can be let go
+                tensor = file.get_slice(name)
+                shapes[name] = tensor.get_shape()
+                samples[name] = _sample(tensor, shapes[name])
+    digest = hashlib.sha256(json.dumps([[name, shapes[name]] for name in sorted(shapes)]).encode())
+    for name in sorted(samples):
+        digest.update(samples[name])
     return digest.hexdigest()
 
 
