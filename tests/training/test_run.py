@@ -241,6 +241,26 @@ def test_a_resumed_run_is_the_uninterrupted_run(whole, settings, interrupted):
     assert json.loads((interrupted / "alpaca_lora.json").read_text(encoding="utf-8"))["finished"] is True
 
 
+def test_full_fine_tuning_resumes_too(settings, tmp_path, monkeypatch):
+    settings = {**settings, "method": "full", "learning_rate": 1e-3, "max_steps": 4}
+    whole = finetune(output_dir=tmp_path / "whole", **settings)
+
+    def before_step(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.EvaluateLast, "on_step_begin", before_step)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(output_dir=tmp_path / "out", **settings)
+    run = finetune(output_dir=tmp_path / "out", **settings, resume="auto")
+    assert losses(run) == losses(whole)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+    assert run.generate("Name a cat.", max_new_tokens=3) == whole.generate("Name a cat.", max_new_tokens=3)
+
+
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(whole, settings, tmp_path):
     out = Path(shutil.copytree(whole.output_dir, tmp_path / "out"))
     run = finetune(output_dir=out, **settings, resume=True)
