@@ -10,7 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from alpaca_lora.adapters.store import CONFIG, WEIGHTS, is_adapter, load_adapter, read_adapter, save_adapter
+from alpaca_lora.adapters.store import (
+    CONFIG,
+    WEIGHTS,
+    describe_adapter,
+    is_adapter,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from alpaca_lora.errors import AdapterError
 from alpaca_lora.models.lora import add_lora, quiet_peft
 
@@ -113,6 +121,29 @@ def test_a_base_of_another_shape(tiny_llama, adapter):
 def test_nan_is_not_loaded(tiny_llama, adapter):
     change(adapter, **{FIRST: torch.full((4, 64), float("nan"))})
     with pytest.raises(AdapterError, match="1 tensors hold NaN or Inf, first .*lora_A.weight'.. Train it again."):
+        load_adapter(tiny_llama(), adapter, "tiny")
+
+
+def describe(adapter):
+    """As a finished run does; the contract is of no interest here."""
+    (adapter / "alpaca_lora.json").write_text(json.dumps({"adapter": describe_adapter(adapter)}), encoding="utf-8")
+
+
+def test_a_changed_alpha(tiny_llama, adapter):
+    describe(adapter)
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    (adapter / CONFIG).write_text(json.dumps({**config, "lora_alpha": 16}), encoding="utf-8")
+    with pytest.raises(AdapterError, match="is not the adapter that was trained here: lora_alpha is 16, not 8"):
+        load_adapter(tiny_llama(), adapter, "tiny")
+
+
+def test_tensors_set_to_zero(tiny_llama, adapter):
+    describe(adapter)
+    load_adapter(tiny_llama(), adapter, "tiny")
+    change(adapter, **{FIRST: torch.zeros(4, 64)})
+    with pytest.raises(
+        AdapterError, match="trained here: 1 tensors changed, first .'base_model.*q_proj.lora_A.weight'"
+    ):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
