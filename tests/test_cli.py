@@ -255,8 +255,8 @@ def test_generate_prints_text_as_text(finished):
         (["merge", "/nowhere", "out"], 1, "/nowhere: is not an adapter folder (no adapter_config.json)."),
         (["diff"], 2, "{make,apply,verify}"),
         (["diff", "apply", "/nowhere", "b", "c"], 1, "/nowhere: has no diff.json. Give the folder that"),
-        (["merg", "a", "b"], 2, "'finetune', 'merge', 'diff', 'extract', 'generate', 'inspect', 'recipes'"),
-        ([], 2, "{finetune,merge,diff,extract,generate, ...}"),
+        (["merg", "a", "b"], 2, "'finetune', 'merge', 'diff', 'extract', 'export', 'generate', 'inspect', 'recipes'"),
+        ([], 2, "{finetune,merge,diff,extract,export, ...}"),
     ],
 )
 def test_mistakes(capsys, arguments, code, words):
@@ -336,7 +336,9 @@ def test_an_unknown_recipe_is_not_printed(capsys):
 # Help
 
 
-@pytest.mark.parametrize("name", ["finetune", "merge", "diff make", "extract", "generate", "inspect", "recipes"])
+@pytest.mark.parametrize(
+    "name", ["finetune", "merge", "diff make", "extract", "export", "generate", "inspect", "recipes"]
+)
 def test_help_describes_every_option(capsys, name):
     code, out, _ = run(capsys, *name.split(), "--help")
     assert code == 0

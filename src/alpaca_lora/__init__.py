@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         diff_apply,
         diff_make,
         diff_verify,
+        export,
         extract_lora,
         finetune,
         generate,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     )
     from .config import FinetuneConfig
     from .data.records import Record, load_records
-    from .errors import AlpacaLoraError
+    from .errors import AlpacaLoraError, RunInterrupted
     from .inference.local import LocalModel, Sampling
     from .prompts import Template
 
@@ -37,6 +38,7 @@ _HOMES = {
         "diff_apply",
         "diff_make",
         "diff_verify",
+        "export",
         "extract_lora",
         "finetune",
         "generate",
@@ -47,7 +49,7 @@ _HOMES = {
     ),
     "config": ("FinetuneConfig",),
     "data.records": ("Record", "load_records"),
-    "errors": ("AlpacaLoraError",),
+    "errors": ("AlpacaLoraError", "RunInterrupted"),
     "inference.local": ("LocalModel", "Sampling"),
     "prompts": ("Template",),
 }
@@ -60,11 +62,13 @@ __all__ = [
     "LocalModel",
     "Record",
     "Run",
+    "RunInterrupted",
     "Sampling",
     "Template",
     "diff_apply",
     "diff_make",
     "diff_verify",
+    "export",
     "extract_lora",
     "finetune",
     "generate",

@@ -19,6 +19,7 @@ from .config import FinetuneConfig
 from .errors import ConfigError
 
 if TYPE_CHECKING:
+    from .adapters.export import ExportFormat
     from .adapters.extract import Extraction
     from .adapters.merge import OutputDtype
     from .data.report import DataReport
@@ -162,6 +163,8 @@ def merge(
     """
     from .adapters.merge import merge_adapters
 
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"dtype: {dtype!r} must be auto, float32 or bfloat16.")
     adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter)
     merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify)
     return Path(out)
@@ -238,6 +241,28 @@ def extract_lora(
     from .adapters.extract import extract
 
     return extract(base_model, tuned, out, r=r, targets=targets)
+
+
+def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict[str, Any]:
+    """Write a merged or fully fine-tuned model for another program, with the template and stops it was trained with.
+
+    Args:
+        folder: The model; its alpaca_lora.json says template and stops.
+        out: New or empty folder.
+        format: "gguf-f16" or "gguf-q8_0", a file for llama.cpp and Ollama, read back and compared; "ollama", a
+            Modelfile that names `folder`; "chat-template", the folder again, for servers that read chat templates.
+
+    Returns:
+        `format` and `files`; for GGUF also `logits`: the largest difference and its limit.
+
+    Raises:
+        AdapterError: an adapter, no contract, `out` is not empty, or logits beyond the limit.
+        ModelError: a model or tokenizer that the format cannot hold.
+        MissingDependencyError: GGUF without the gguf package.
+    """
+    from .adapters.export import export_model
+
+    return export_model(folder, out, format)
 
 
 def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:

@@ -6,9 +6,11 @@ Options of `finetune` are the fields of `FinetuneConfig`, built by jsonargparse 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, Literal, NoReturn
@@ -116,6 +118,28 @@ def extract(base_model: str, tuned: str, out: str, r: int = 16, targets: list[st
     print(f"Relative error of these {len(found.modules)} modules: {found.modules_error:.4f}")
     print(f"Of all that changed: {found.error:.4f} ({len(found.left_out)} tensors changed beside them)")
     print(f"Adapter: {out}")
+
+
+def export(folder: str, out: str, format: Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]) -> None:
+    """Write a merged or fully fine-tuned model for another program, with its template and stops.
+
+    Args:
+        folder: The model.
+        out: New folder to write.
+        format: A GGUF file for llama.cpp and Ollama, a Modelfile that names the folder, or the folder again with a
+            chat template.
+    """
+    from . import api
+
+    report = api.export(folder, out, format=format)
+    print(f"{out}: {', '.join(report['files'])}")
+    if measured := report.get("logits"):
+        print(
+            f"Logits are at most {measured['max_difference']:.1e} from the folder's (limit {measured['limit']:.1e}); "
+            f"{measured['same_greedy_answers']} of {measured['probes']} answers are the same."
+        )
+    if "Modelfile" in report["files"]:
+        print(f"Next:\n  ollama create NAME -f {out}/Modelfile")
 
 
 def generate(
@@ -242,6 +266,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
         extract,
         {"base_model": "folder, hub id, or demo", "tuned": "a fully fine-tuned model", "out": "new folder to write"},
     ),
+    "export": (export, {"folder": "a merged or fully fine-tuned model", "out": "new folder to write"}),
     "generate": (
         generate,
         {"model": "adapter, merged or base folder, hub id, or demo", "instruction": "what to do"},
@@ -253,6 +278,9 @@ _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one message and exit code 1 (2 for wrong options)."""
+    warnings.formatwarning = lambda message, *place, **more: f"{PROG}: {message}\n"
+    # On CPUs bitsandbytes misses a faster kernel for a product this library does not use, and says so at each start.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         arguments = _parser().parse_args(argv)
         command, given = arguments.command, arguments[arguments.command]
@@ -265,7 +293,8 @@ def main(argv: list[str] | None = None) -> None:
         else:
             _COMMANDS[command][0](**values)
     except RunInterrupted as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{PROG}: {error}", file=sys.stderr)
         sys.exit(128 + error.signal)
     except AlpacaLoraError as error:
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""

@@ -17,7 +17,7 @@ from alpaca_lora.adapters.certificate import CERTIFICATE
 from alpaca_lora.adapters.contract import Contract, read_contract, write_run_file
 from alpaca_lora.adapters.store import save_adapter
 from alpaca_lora.data.tokens import Encoder
-from alpaca_lora.errors import AdapterError
+from alpaca_lora.errors import AdapterError, ConfigError
 from alpaca_lora.inference.local import LocalModel, Sampling
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.load import Placement, load_model, resolve_base
@@ -246,3 +246,9 @@ def test_merged_and_unmerged_give_the_same_answers(demo_base, bpe_tokenizer, tmp
         ids = torch.tensor([plain.encoder.prompt_ids(*INSTRUCTIONS[0])], device=plain.model.device)
         moved = (merged.model(ids).logits - plain.model(ids).logits).abs().max().item()
     assert moved > 0.5  # the adapter does something
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bf16", "float16"])
+def test_a_dtype_that_is_none_of_the_choices(tmp_path, dtype):
+    with pytest.raises(ConfigError, match=f"dtype: '{dtype}' must be auto, float32 or bfloat16."):
+        merge("anything", tmp_path / "out", dtype=dtype, certify=False)

@@ -141,9 +141,7 @@ def test_tensors_set_to_zero(tiny_llama, adapter):
     describe(adapter)
     load_adapter(tiny_llama(), adapter, "tiny")
     change(adapter, **{FIRST: torch.zeros(4, 64)})
-    with pytest.raises(
-        AdapterError, match="trained here: 1 tensors changed, first .'base_model.*q_proj.lora_A"
-    ):
+    with pytest.raises(AdapterError, match="trained here: 1 tensors changed, first .'base_model.*q_proj.lora_A"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 

@@ -13,7 +13,7 @@ import torch
 from alpaca_lora import finetune, generate, load, merge, stream
 from alpaca_lora.data.records import Record, RecordSet
 from alpaca_lora.data.tokens import Encoder
-from alpaca_lora.errors import ConfigError, ModelError
+from alpaca_lora.errors import AdapterError, ConfigError, ModelError
 from alpaca_lora.inference.local import LocalModel, Sampling, _TextStreamer
 from alpaca_lora.prompts import Template
 
@@ -244,3 +244,9 @@ def test_the_demo_models_answers_end_by_themselves(demo_base):
         assert word in answer
         assert "<|" not in answer
         assert 1 < len(calls) < 64
+
+
+def test_a_run_that_has_not_ended_has_nothing_to_use(tmp_path):
+    (tmp_path / "alpaca_lora.json").write_text('{"finished": false}', encoding="utf-8")
+    with pytest.raises(AdapterError, match="holds a run that has not ended.*Continue it with the same command and"):
+        LocalModel.load(tmp_path)

@@ -59,21 +59,33 @@ class Answers(NamedTuple):
     logits: list[torch.Tensor]
 
 
-def check_memory(parameters: int) -> None:
-    """Raise AdapterError where a float32 model of so many parameters does not fit the free memory."""
+def check_memory(
+    parameters: int,
+    bytes_each: float = 4.4,
+    what: str = "certify",
+    advice: str = "Merge with certify=False, which needs little memory, or on a larger machine.",
+) -> None:
+    """Raise AdapterError where a comparison in float32 does not fit the free memory.
+
+    Args:
+        parameters: Of the model.
+        bytes_each: Bytes a parameter takes.
+        what: What asks for the comparison, for the message.
+        advice: What to do instead, for the message.
+    """
     import psutil  # accelerate and peft both need it
 
-    needed, free = 4.4 * parameters, psutil.virtual_memory().available
+    needed, free = bytes_each * parameters, psutil.virtual_memory().available
     if needed > free:
         raise AdapterError(
-            f"certify: comparing logits loads the model in float32, about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
-            "GB are free. Merge with certify=False, which needs little memory, or on a larger machine."
+            f"{what}: comparing logits loads the model in float32, about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} "
+            f"GB are free. {advice}"
         )
 
 
 def reference_model(base: Path, adapters: Sequence[Path], name: str) -> Any:
     """Base + adapters through peft, the last adapter unmerged; float32, on the CPU."""
-    model = load_model(str(base), _here())
+    model = load_model(str(base), cpu_float32())
     for number, folder in enumerate(adapters, start=1):
         model = load_adapter(model, folder, name)
         if number < len(adapters):
@@ -121,10 +133,8 @@ def compare(folder: Path, before: Answers, *, exact: bool, out: str | Path) -> d
             `exact` (the demo model's logits reach 33, and the order of float32's sums alone moves them by up to
             1.3e-4; in float64 merged and unmerged are equal); else 2e-2, or 2e-2 of the largest logit.
     """
-    after = _logits(load_model(str(folder), _here()), before.ids, before.starts)
-    apart = [(new - old).abs() for new, old in zip(after, before.logits, strict=True)]
-    difference = torch.stack([gap.max() for gap in apart]).max().item()
-    largest = max(logits.abs().max().item() for logits in before.logits)
+    found = differences(load_model(str(folder), cpu_float32()), before)
+    difference, largest = found["max_difference"], found["largest_logit"]
     limit = _FLOAT32_LIMIT * max(1.0, largest / 10) if exact else _COARSE_LIMIT * max(1.0, largest)
     if not difference <= limit:
         advice = "Train the adapter again with a lower learning_rate." if exact else "Merge with dtype='float32'."
@@ -132,14 +142,20 @@ def compare(folder: Path, before: Answers, *, exact: bool, out: str | Path) -> d
             f"{out}: merged and unmerged logits differ by {difference:.2g}, more than the {limit:.2g} that rounding "
             f"explains; not kept. {advice}"
         )
+    return {**found, "limit": limit}
+
+
+def differences(model: Any, before: Answers) -> dict[str, Any]:
+    """Have a model read another's answers, and compare the logits; what is found is as `compare` says."""
+    after = _logits(model, before.ids, before.starts)
+    apart = [(new - old).abs() for new, old in zip(after, before.logits, strict=True)]
     pairs = zip(after, before.logits, strict=True)
     return {
         "probes": len(PROBES),
         "same_greedy_answers": sum(torch.equal(new.argmax(-1), old.argmax(-1)) for new, old in pairs),
-        "max_difference": difference,
+        "max_difference": torch.stack([gap.max() for gap in apart]).max().item(),
         "mean_difference": torch.cat([gap.flatten() for gap in apart]).mean(dtype=torch.float64).item(),
-        "limit": limit,
-        "largest_logit": largest,
+        "largest_logit": max(logits.abs().max().item() for logits in before.logits),
     }
 
 
@@ -149,5 +165,6 @@ def _logits(model: Any, ids: list[torch.Tensor], starts: list[int]) -> list[torc
         return [model(input_ids=row[None], logits_to_keep=len(row) - start + 1).logits[0] for row, start in pairs]
 
 
-def _here() -> Placement:
+def cpu_float32() -> Placement:
+    """Where models are compared."""
     return Placement(torch.device("cpu"), torch.float32)

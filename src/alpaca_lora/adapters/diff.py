@@ -177,6 +177,11 @@ def verify_diff(
         counts[part] = len(wanted)
         if wrong:
             problems.append(f"{shards.folder} ({part}): {len(wrong)} tensors, first {wrong[:2]}")
+    folders = [diff / _FILES, *([Path(base_folder(result))] if result is not None else [])]
+    for folder in folders:
+        for name, digest in content["files"].items():
+            if not (folder / name).is_file() or sha256_of_file(folder / name) != digest:
+                problems.append(f"{folder / name}")
     if problems:
         raise AdapterError(f"not what the difference was made with: {'; '.join(problems)}. Copy them again.")
     return counts

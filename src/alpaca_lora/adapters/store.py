@@ -7,6 +7,8 @@ names the first keys.
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def save_adapter(model: Any, folder: str | Path) -> None:
             "or lower warmup_steps (the first warm-up step has a learning rate of 0)."
         )
     model.save_pretrained(folder, state_dict=matrices)
+    shutil.copymode(Path(folder) / CONFIG, Path(folder) / WEIGHTS)  # safetensors leaves it to its owner alone
     saved = read_adapter(folder)
     if saved.keys() != trained.keys() or any(not torch.equal(saved[name], trained[name]) for name in trained):
         raise AdapterError(f"{folder}: the saved adapter differs from the trained one. Is the disk full?")
@@ -63,6 +66,19 @@ def describe_adapter(folder: str | Path) -> dict[str, Any]:
     config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     tensors = {name: sha256_of(tensor) for name, tensor in sorted(read_adapter(folder).items())}
     return {"settings": {key: config.get(key) for key in _SETTINGS}, "tensors": tensors}
+
+
+def check_finished(folder: str | Path) -> None:
+    """Raise AdapterError where a folder holds a run that has not ended; warn where it is a run's checkpoint."""
+    if (Path(folder) / "manifest.json").exists() and is_adapter(folder):
+        warnings.warn(
+            f"{folder}: is a checkpoint of a run, not what the run was to give; it may be half trained.", stacklevel=3
+        )
+    elif (Path(folder) / "alpaca_lora.json").exists() and (read_run_file(folder) or {}).get("finished") is False:
+        raise AdapterError(
+            f"{folder}: holds a run that has not ended, so there is nothing to use yet. Continue it with the same "
+            "command and --resume auto."
+        )
 
 
 def check_described(folder: str | Path) -> None:

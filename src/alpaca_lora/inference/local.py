@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from ..adapters.contract import Contract, read_contract
-from ..adapters.store import is_adapter, load_adapter, named_base
+from ..adapters.store import check_finished, is_adapter, load_adapter, named_base
 from ..data.tokens import Encoder
 from ..errors import ConfigError
 from ..models.fingerprint import fingerprint
@@ -108,6 +108,7 @@ class LocalModel:
             AdapterError: the adapter is damaged or belongs to another base.
             ModelError: the base cannot be loaded.
         """
+        check_finished(path)
         placement = Placement.choose(dtype)
         contract = read_contract(path)
         adapter = is_adapter(path)

@@ -178,6 +178,7 @@ def _arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
         **OPTIMIZERS[config.optimizer],
         **(shard_settings(config) if config.fsdp else {}),
     )

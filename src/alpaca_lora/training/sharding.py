@@ -14,6 +14,7 @@ of ranks. FSDP2: docs.pytorch.org, `torch.distributed.fsdp.fully_shard`.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,5 @@ def save_model(model: Any, folder: str | Path, dtype: torch.dtype, shard_bytes: 
     model.config.dtype = dtype
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
+    for file in plan.filename_to_tensors:
+        shutil.copymode(folder / "config.json", folder / file)  # safetensors leaves them to their owner alone

@@ -1,0 +1,145 @@
+"""Export: a model's folder in the forms other programs read, with the template and the stops it was trained with.
+
+    chat-template       the folder again, with chat_template.jinja and the stops in generation_config.json
+    ollama              a Modelfile that names the folder
+    gguf-f16, gguf-q8_0     one GGUF file, read back and compared, and a Modelfile that names it
+
+In: a merged or fully fine-tuned folder with a contract. Out: a new folder; for GGUF, export.json says what was
+measured. Memory: a tensor while writing; 8 bytes a parameter while comparing.
+What a template cannot say (a system message, earlier turns) is refused where the other program lets it be.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from ..data.tokens import Encoder
+from ..errors import AdapterError, ConfigError, ModelError
+from ..models.load import load_model, load_tokenizer, resolve_base
+from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32, differences
+from .chat_template import chat_template, modelfile
+from .contract import NAME, Contract, read_contract
+from .gguf_file import gguf_package, llama_config, write_gguf
+from .shards import INDEX, Shards, new_folder
+from .store import is_adapter
+
+ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
+REPORT = "export.json"
+# Of the largest logit, about three times what the demo model's 30 layers make of it (0.0008 and 0.021). Half precision
+# keeps 11 bits: a weight moves by at most 2^-11 = 0.0005 of itself. q8_0 moves it by at most 1/254 = 0.004 of the
+# largest of its 32 neighbours, 0.5% of a usual one.
+LIMITS = {"f16": 2.5e-3, "q8_0": 6e-2}
+
+
+def export_model(folder: str | Path, out: str | Path, format: ExportFormat) -> dict[str, Any]:
+    """Write a model for another program.
+
+    Args:
+        folder: A merged or fully fine-tuned model with its contract.
+        out: New or empty folder.
+        format: "gguf-f16", "gguf-q8_0", "ollama" or "chat-template".
+
+    Returns:
+        What was written: `format`, `files`; for GGUF also the logits as in export.json.
+
+    Raises:
+        ConfigError: another format.
+        AdapterError: an adapter, no contract, `out` is not empty, or the GGUF file answers otherwise than the folder.
+        ModelError: a model or tokenizer that the format cannot hold.
+        MissingDependencyError: GGUF without the gguf package.
+    """
+    if format not in get_args(ExportFormat):
+        raise ConfigError(f"format: {format!r} must be one of {', '.join(get_args(ExportFormat))}.")
+    folder = Path(folder)
+    contract = _contract_of(folder)
+    if format.startswith("gguf"):
+        gguf_package()
+        llama_config(folder)
+        count = sum(torch.Size(entry.shape).numel() for entry in Shards(folder).entries.values())
+        check_memory(count, bytes_each=8, what="export", advice="Export on a larger machine.")
+    encoder = Encoder(load_tokenizer(str(folder)), contract.load_template())
+    contract.check_encoder(encoder)
+    stops = [str(text) for text in encoder.tokenizer.convert_ids_to_tokens(contract.stop_ids)]
+    report: dict[str, Any] = {"format": format}
+    with new_folder(out) as part:
+        if format == "chat-template":
+            _write_chat_template(folder, part, contract, encoder)
+        elif format == "ollama":
+            text = modelfile(str(folder.resolve()), encoder.template, stops)
+            (part / "Modelfile").write_text(text, encoding="utf-8")
+        else:
+            kind = format.removeprefix("gguf-")
+            file = f"model-{kind}.gguf"
+            chat = chat_template(encoder, glue="")  # llama.cpp itself puts a space behind BOS where there is one
+            tokens = write_gguf(folder, part / file, kind, encoder, contract.stop_ids, chat)
+            report |= _verified(folder, part, file, kind, tokens, encoder, out)
+            (part / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            (part / "Modelfile").write_text(modelfile(f"./{file}", encoder.template, stops), encoding="utf-8")
+        report["files"] = sorted(path.name for path in part.iterdir())
+    return report
+
+
+def _contract_of(folder: Path) -> Contract:
+    """The contract of a folder that can be exported."""
+    if is_adapter(folder):
+        raise AdapterError(
+            f"{folder}: is an adapter, not a whole model. Merge it first (alpaca-lora merge {folder} OUT), then "
+            "export OUT."
+        )
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such folder. Give the folder merge or a full fine-tuning wrote.")
+    resolve_base(str(folder))
+    contract = read_contract(folder)
+    if contract is None:
+        raise AdapterError(
+            f"{folder}: has no {NAME}, so it does not say which prompt and stops it was trained with. Give the folder "
+            "merge or a full fine-tuning wrote."
+        )
+    return contract
+
+
+def _write_chat_template(folder: Path, part: Path, contract: Contract, encoder: Encoder) -> None:
+    """Copy a model's files, and give its tokenizer the template and its generation the stops."""
+    chat = chat_template(encoder)
+    files = {"config.json", "generation_config.json", NAME, "README.md", "merge_certificate.json", INDEX}
+    for file in sorted({*files, *Shards(folder).by_file()}):
+        if (folder / file).exists():
+            shutil.copyfile(folder / file, part / file)
+    encoder.tokenizer.chat_template = chat
+    encoder.tokenizer.save_pretrained(part)
+    path = part / "generation_config.json"
+    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    generation |= {"eos_token_id": contract.stop_ids, "bos_token_id": encoder.tokenizer.bos_token_id}
+    if contract.pad_id is not None:
+        generation["pad_token_id"] = contract.pad_id
+    path.write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def _verified(
+    folder: Path, part: Path, file: str, kind: str, tokens: str, encoder: Encoder, out: str | Path
+) -> dict[str, Any]:
+    """Read a GGUF file back with transformers' loader, and compare it with the folder it was made of."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if tokens != "smollm":  # transformers 5.23 does not know this way of splitting
+        read = Encoder(AutoTokenizer.from_pretrained(part, gguf_file=file), encoder.template)
+        for probe in PROBES:
+            ours, theirs = (some.prompt_ids(*probe)[len(some.prefix_ids) :] for some in (encoder, read))
+            if ours != theirs:
+                raise ModelError(f"{out}: the GGUF file's tokenizer encodes {probe[0]!r} otherwise; not kept.")
+    before: Answers = answers_of(load_model(str(folder), cpu_float32()), encoder)
+    model = AutoModelForCausalLM.from_pretrained(part, gguf_file=file, dtype=torch.float32).eval()
+    logits = differences(model, before)
+    logits["limit"] = LIMITS[kind] * logits["largest_logit"]
+    if not logits["max_difference"] <= logits["limit"]:
+        raise AdapterError(
+            f"{out}: logits of the GGUF file differ from the folder's by {logits['max_difference']:.2g}, more than the "
+            f"{logits['limit']:.2g} that {kind} explains; not kept."
+            + (" Export gguf-f16." if kind == "q8_0" else " Does the folder answer well? Export chat-template.")
+        )
+    return {"tokenizer": tokens, "logits": logits}
