@@ -100,7 +100,7 @@ def test_data_frame():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"[]"), r"the file is compressed \(gzip\). Unpack it"),
+        (gzip.compress(b"[]", mtime=0), r"the file is compressed \(gzip\). Unpack it"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"this is a Git LFS pointer"),
         (
             b"instruction,output\na,b\n",
