@@ -181,9 +181,8 @@ def test_the_demo_model_as_gguf(demo_base, bpe_tokenizer, tmp_path):
         (tmp_path / "model" / path.name).symlink_to(path)
     contract = Contract.of(Encoder(bpe_tokenizer, Template.load("alpaca")), "demo", "of old")
     write_run_file(tmp_path / "model", contract)
-    for kind in LIMITS:
-        logits = export(tmp_path / "model", tmp_path / kind, format=f"gguf-{kind}")["logits"]
-        assert logits["max_difference"] < logits["limit"] / 2
+    logits = export(tmp_path / "model", tmp_path / "q8_0", format="gguf-q8_0")["logits"]  # f16: as the tiny ones
+    assert logits["max_difference"] < logits["limit"] / 2
     assert (tmp_path / "q8_0" / "model-q8_0.gguf").stat().st_size < 150e6
 
 
