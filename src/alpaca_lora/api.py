@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .adapters.merge import OutputDtype
     from .data.report import DataReport
     from .inference.local import LocalModel
-    from .training.prepare import PreparedData
 
 
 @dataclass(frozen=True)
@@ -289,6 +288,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     from transformers import set_seed
 
     from .adapters.contract import Contract, write_run_file
+    from .adapters.result import save_run
     from .inference.local import LocalModel
     from .models.fingerprint import fingerprint
     from .models.load import Placement, processes, resolve_base
@@ -298,6 +298,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     from .training.prepare import all_of, claim_output_dir, prepare
     from .training.run import plan_training, train
     from .training.sharding import check_can_shard, from_first_rank
+    from .training.start import print_start
 
     check_abilities(config)
     _, placement, (output_dir, before) = all_of(
@@ -311,110 +312,29 @@ def _finetune(config: FinetuneConfig) -> Run:
     contract = Contract.of(data.encoder, config.base_model, from_first_rank(fingerprint(base) if main else None))
     identity = identity_of(config, data.records.fingerprint, asdict(contract))
     if before:
-        check_identity(before["identity"], identity)
+        was = identity_of(before["config"], before["data"]["fingerprint"], before["contract"])
+        check_identity(was, identity)
         if before["finished"]:
             processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
             return Run(output_dir)
     set_seed(config.seed)
     model = trainable_model(config, base, placement)
-    _print_start(config, model, placement, data, steps)
+    print_start(config, model, placement, data, steps)
     local = LocalModel(model, data.encoder, contract.stop_ids, contract)
     untrained = [local.generate(instruction) for instruction in config.sample_instructions]
-    described = {"identity": identity, "config": config.to_dict(), "data": data.described, "seed": config.seed}
+    described = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
     if main:
         write_run_file(output_dir, contract, finished=False, **described)
     with full_disk_explained(output_dir):
         train(config, model, placement, steps, data.validation, fingerprint_of(identity))
-        _finish(config, model, placement, data, local, untrained, contract, described)
+        model.eval()
+        answers = [local.generate(instruction) for instruction in config.sample_instructions]
+        samples = [
+            {"instruction": instruction, "before": old, "after": new}
+            for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
+        ]
+        save_run(
+            output_dir, model, placement.dtype, data.encoder.tokenizer, contract, {**described, "samples": samples}
+        )
     processes().wait_for_everyone()
     return Run(output_dir)
-
-
-def _finish(
-    config: FinetuneConfig,
-    model: Any,
-    placement: Any,
-    data: PreparedData,
-    local: LocalModel,
-    untrained: list[str],
-    contract: Any,
-    described: dict[str, Any],
-) -> None:
-    """Write what a finished run leaves: the adapter or model, the tokenizer, and what it all came to."""
-    from .adapters.store import describe_adapter, save_adapter
-    from .models.load import processes
-    from .training.sharding import save_model
-
-    output_dir = Path(config.output_dir)
-    model.eval()
-    after = [local.generate(instruction) for instruction in config.sample_instructions]
-    described["samples"] = [
-        {"instruction": instruction, "before": old, "after": new}
-        for instruction, old, new in zip(config.sample_instructions, untrained, after, strict=True)
-    ]
-    if config.method == "full":
-        save_model(model, output_dir, placement.dtype)
-    else:
-        save_adapter(model, output_dir)
-    if processes().is_main_process:
-        if config.method != "full":
-            described["adapter"] = describe_adapter(output_dir)
-        data.encoder.tokenizer.save_pretrained(output_dir)
-        _write_results(output_dir, contract, described)
-
-
-def _print_start(config: FinetuneConfig, model: Any, placement: Any, data: PreparedData, steps: Any) -> None:
-    """What is real: who computes, in what, what trains, and what a step is."""
-    from .models.load import nodes, processes
-
-    state = processes()
-    if config.method == "full":
-        trainable = total = sum(tensor.numel() for tensor in model.parameters())
-    else:
-        trainable, total = model.get_nb_trainable_parameters()
-    ranks, planner = state.num_processes, steps.planner
-    where = f"{ranks} x {state.device.type}" + (f" on {nodes()} nodes" if ranks > 1 else "")
-    held = {"qlora": ", weights in 4 bits"}.get(config.method, ", weights in 8 bits" if config.load_in_8bit else "")
-    shared = "" if ranks == 1 else f", sharded over {ranks} (FSDP2)" if config.fsdp else ", a whole copy on each"
-    micro = steps.packs_per_step // ranks
-    state.print(
-        f"{config.base_model} on {where}, {str(placement.dtype).removeprefix('torch.')}{held}{shared}; "
-        f"{trainable:,} of {total:,} parameters train.\n"
-        f"{len(data.train):,} records ({int(data.train.supervised.sum()):,} supervised tokens), "
-        f"{len(data.validation) if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
-        f"micro-batches{' a rank' if ranks > 1 else ''} of at most {planner.max_tokens:,} tokens, {planner.layout}."
-    )
-    if state.device.type == "cuda" and ranks == 1 and (gpus := _gpus()) > 1:
-        state.print(f"1 of {gpus} GPUs is used; torchrun --nproc_per_node {gpus} -m alpaca_lora finetune ... uses all.")
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _write_results(output_dir: Path, contract: Any, described: dict[str, Any]) -> None:
-    """loss.png, the model card and alpaca_lora.json of a finished run."""
-    from .adapters.card import model_card
-    from .adapters.contract import write_run_file
-    from .training.history import plot_history, read_history
-
-    history = read_history(output_dir)
-    steps = [line for line in history if "loss" in line]
-    evaluations = [line["eval_loss"] for line in history if "eval_loss" in line]
-    metrics = {
-        "steps": steps[-1]["step"],
-        "loss": steps[-1]["loss"],
-        "eval_loss_before": evaluations[0] if evaluations else None,
-        "eval_loss_after": evaluations[-1] if evaluations else None,
-        "supervised_tokens": sum(line["supervised_tokens"] for line in steps),
-        "computed_tokens": sum(line["computed_tokens"] for line in steps),
-        "train_seconds": round(sum(line["seconds"] for line in steps), 3),
-    }
-    plot_history(history, f"{described['config']['base_model']} on {described['data']['source']}").savefig(
-        output_dir / "loss.png", dpi=120
-    )
-    content = {**described, "metrics": metrics}
-    (output_dir / "README.md").write_text(model_card(content), encoding="utf-8")
-    write_run_file(output_dir, contract, finished=True, **content)

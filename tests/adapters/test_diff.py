@@ -194,7 +194,7 @@ def test_in_the_manifest(folders):
 
 @pytest.mark.parametrize(("field", "value"), [("file", "../x.safetensors"), ("files", "../x.json")])
 def test_a_manifest_that_points_outside(folders, field, value):
-    from alpaca_lora.adapters.diff import _hash_of
+    from alpaca_lora.training.files import sha256_of_json
 
     path = folders / "diff" / "diff.json"
     content = json.loads(path.read_text(encoding="utf-8"))["content"]
@@ -202,7 +202,7 @@ def test_a_manifest_that_points_outside(folders, field, value):
         content["tensors"][NAME]["file"] = value
     else:
         content["files"][value] = ""
-    path.write_text(json.dumps({"content": content, "sha256": _hash_of(content)}), encoding="utf-8")
+    path.write_text(json.dumps({"content": content, "sha256": sha256_of_json(content)}), encoding="utf-8")
     with pytest.raises(ModelError, match=f"names '{value}', which lies outside the folder; refused"):
         diff_apply(folders / "diff", folders / "base", folders / "result")
 

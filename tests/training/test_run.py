@@ -217,18 +217,26 @@ def test_samples_are_answered_before_and_after(settings, tmp_path):
 
 
 @pytest.fixture
-def interrupted(settings, tmp_path, monkeypatch):
-    """A run ended as Ctrl-C would, in its fourth step: checkpoint-2 is there, and a third step in the history."""
+def interrupt(tmp_path, monkeypatch):
+    """Starts a run that ends in its fourth step: checkpoint-2 is there, and a third step in the history."""
 
     def before_step(self, args, state, control, **kwargs):
         if state.global_step == 3:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.EvaluateLast, "on_step_begin", before_step)
-        with pytest.raises(KeyboardInterrupt):
-            finetune(output_dir=tmp_path / "out", **settings)
-    return tmp_path / "out"
+    def interrupt(settings):
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks.EvaluateLast, "on_step_begin", before_step)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(output_dir=tmp_path / "out", **settings)
+        return tmp_path / "out"
+
+    return interrupt
+
+
+@pytest.fixture
+def interrupted(interrupt, settings):
+    return interrupt(settings)
 
 
 def test_a_resumed_run_is_the_uninterrupted_run(whole, settings, interrupted):
@@ -241,19 +249,10 @@ def test_a_resumed_run_is_the_uninterrupted_run(whole, settings, interrupted):
     assert json.loads((interrupted / "alpaca_lora.json").read_text(encoding="utf-8"))["finished"] is True
 
 
-def test_full_fine_tuning_resumes_too(settings, tmp_path, monkeypatch):
+def test_full_fine_tuning_resumes_too(settings, interrupt, tmp_path):
     settings = {**settings, "method": "full", "learning_rate": 1e-3, "max_steps": 4}
     whole = finetune(output_dir=tmp_path / "whole", **settings)
-
-    def before_step(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.EvaluateLast, "on_step_begin", before_step)
-        with pytest.raises(KeyboardInterrupt):
-            finetune(output_dir=tmp_path / "out", **settings)
-    run = finetune(output_dir=tmp_path / "out", **settings, resume="auto")
+    run = finetune(output_dir=interrupt(settings), **settings, resume="auto")
     assert losses(run) == losses(whole)
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"

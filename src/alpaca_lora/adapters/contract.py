@@ -15,7 +15,8 @@ from typing import Any
 from ..data.tokens import Encoder
 from ..errors import AdapterError
 from ..prompts import Template
-from ..training.checkpoint import versions, write_atomically
+from ..training.checkpoint import versions
+from ..training.files import write_atomically
 
 NAME = "alpaca_lora.json"
 
@@ -27,7 +28,7 @@ class Contract:
     base_model: str
     """As the user named it: a hub id, a folder, or `demo`."""
     base_fingerprint: str
-    """`models.load.fingerprint` of the base."""
+    """`models.fingerprint.fingerprint` of the base."""
     template: dict[str, str]
     """The template's bytes."""
     tokenizer_fingerprint: str

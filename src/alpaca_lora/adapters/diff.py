@@ -21,7 +21,6 @@ Memory: a few times the largest tensor. Time: that of reading, hashing (about 1 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from typing import Any
 import torch
 
 from ..errors import AdapterError, ModelError
+from ..training.files import sha256_of_file, sha256_of_json
 from .shards import (
     DTYPES,
     INDEX,
@@ -40,7 +40,6 @@ from .shards import (
     base_folder,
     new_folder,
     sha256_of,
-    sha256_of_file,
     write_file,
     write_index,
 )
@@ -97,7 +96,7 @@ def make_diff(base_model: str | Path, tuned: str | Path, out: str | Path) -> Pat
             "tensors": {name: tensors[name] for name in sorted(tensors)},
             "files": {path.name: sha256_of_file(path) for path in files},
         }
-        manifest = {"content": content, "sha256": _hash_of(content)}
+        manifest = {"content": content, "sha256": sha256_of_json(content)}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return Path(out)
 
@@ -255,7 +254,7 @@ def _read_manifest(diff: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         content = {**manifest["content"]}
-        if manifest["sha256"] != _hash_of(content):
+        if manifest["sha256"] != sha256_of_json(content):
             raise ValueError("its content has another hash")
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
@@ -273,7 +272,3 @@ def _read_manifest(diff: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     if weights:
         raise ModelError(f"{path}: brings {weights[0]!r}, which is no config or tokenizer file; refused.")
     return content, entries
-
-
-def _hash_of(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

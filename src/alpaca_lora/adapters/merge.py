@@ -23,10 +23,11 @@ from ..models.fingerprint import fingerprint
 from ..models.load import load_config, load_tokenizer
 from ..prompts import Template
 from ..training.checkpoint import versions
+from ..training.files import sha256_of_file
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .contract import Contract, read_contract, write_run_file
-from .shards import Entry, Shards, base_folder, is_finite, new_folder, sha256_of_file, write_file, write_index
-from .store import CONFIG, WEIGHTS, is_adapter, named_base
+from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
+from .store import CONFIG, WEIGHTS, check_finished, is_adapter, named_base
 from .updates import Change, changes_to
 
 OutputDtype = Literal["auto", "float32", "bfloat16"]
@@ -104,6 +105,7 @@ def merge_adapters(
 
 def _check_adapters(folders: list[Path]) -> None:
     for folder in folders:
+        check_finished(folder)
         if not is_adapter(folder):
             raise AdapterError(
                 f"{folder}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote."

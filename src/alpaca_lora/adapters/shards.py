@@ -209,15 +209,6 @@ def sha256_of(tensor: torch.Tensor) -> str:
     return hashlib.sha256(raw(tensor)).hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
-    """Hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor holds no NaN and no Inf; unlike `isfinite().all()`, this takes no memory."""
     if not tensor.is_floating_point() or not tensor.numel():

@@ -35,7 +35,7 @@ class HistoryCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         line: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch or 0}
-        for name in ("loss", "grad_norm", "eval_loss"):
+        for name in ("loss", "eval_loss"):  # the trainer looks at gradients, before they are applied
             if not math.isfinite(logs.get(name, 0)):
                 raise TrainingError(
                     f"step {state.global_step}: the {name} is {logs[name]}; the run was stopped and no adapter was "

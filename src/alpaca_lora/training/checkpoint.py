@@ -16,7 +16,6 @@ Cost: one pass over the files (about 1 GB/s a rank; the ranks share the files), 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from transformers import TrainerCallback
 
 from ..errors import TrainingError
 from ..models.load import processes
+from .files import sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from .history import read_history
 
 _PACKAGES = ("alpaca-lora", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
@@ -57,7 +57,7 @@ def seal(folder: Path, step: int, run: str) -> None:
         found |= part
     if state.is_main_process:
         content = {"step": step, "run": run, "versions": versions(), "files": {name: found[name] for name in paths}}
-        manifest = {"content": content, "sha256": _hash_of(content)}
+        manifest = {"content": content, "sha256": sha256_of_json(content)}
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     state.wait_for_everyone()
 
@@ -69,7 +69,7 @@ def flaw(folder: Path, run: str) -> str | None:
         content = manifest["content"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
         step, belongs_to = content["step"], content["run"]
-        if manifest["sha256"] != _hash_of(content):
+        if manifest["sha256"] != sha256_of_json(content):
             raise ValueError("its content is not what was written")
     except FileNotFoundError:
         return "it has no manifest.json: saving it was cut short"
@@ -88,7 +88,7 @@ def flaw(folder: Path, run: str) -> str | None:
         if (found := (folder / name).stat().st_size) != size:
             return f"{name} has {found} bytes, not {size}"
     with ThreadPoolExecutor(4) as pool:
-        for name, digest in zip(there, pool.map(lambda name: _sha256(folder / name), there), strict=True):
+        for name, digest in zip(there, pool.map(lambda name: sha256_of_file(folder / name), there), strict=True):
             if digest != expected[name][1]:
                 return f"the content of {name} is not what was written"
     return None
@@ -208,17 +208,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and have it on the disk before returning."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync_folder(path.parent)
-
-
 def _checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
@@ -233,31 +222,11 @@ def _files(folder: Path) -> list[str]:
 
 
 def _synced(path: Path) -> dict[str, Any]:
-    entry = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    entry = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return entry
-
-
-def _hash_of(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _from_all(value: Any) -> list[Any]:

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .files import write_atomically
+
 NAME = "history.jsonl"
 
 
@@ -26,10 +28,7 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
 def write_history(output_dir: str | Path, lines: list[dict[str, Any]]) -> None:
     """Replace a run's history."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    path = Path(output_dir) / NAME
-    part = path.with_name(f".{NAME}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_atomically(Path(output_dir) / NAME, text)
 
 
 def plot_history(lines: list[dict[str, Any]], title: str = "") -> Any:

@@ -6,13 +6,13 @@ written may differ.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..config import FinetuneConfig
 from ..errors import ConfigError
+from .files import sha256_of_json
 
 _MAY_DIFFER = {
     # `data`, `base_model` and `prompt_template` count by their content, not by where it is
@@ -34,8 +34,10 @@ def settings_of(config: FinetuneConfig | Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in json.loads(json.dumps(values)).items() if key not in _MAY_DIFFER}
 
 
-def identity_of(config: FinetuneConfig, records: str, contract: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's identity.
+def identity_of(
+    config: FinetuneConfig | Mapping[str, Any], records: str, contract: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A run's identity, of a run that starts or from the alpaca_lora.json of one that has.
 
     Args:
         config: Its settings.
@@ -47,7 +49,7 @@ def identity_of(config: FinetuneConfig, records: str, contract: Mapping[str, Any
 
 def fingerprint_of(identity: Mapping[str, Any]) -> str:
     """SHA-256 of a run's identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(identity)
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

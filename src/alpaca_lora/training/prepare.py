@@ -18,7 +18,7 @@ from ..models.demo import cache_dir
 from ..models.geometry import Geometry
 from ..models.load import check_pairing, load_config, load_tokenizer, processes
 from ..prompts import Template
-from .identity import check_settings, settings_of
+from .identity import check_settings, identity_of, settings_of
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,9 @@ def claim_output_dir(config: FinetuneConfig) -> tuple[Path, dict[str, Any] | Non
 def _read_run_file(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content["config"], dict) and isinstance(content["identity"]["settings"], dict):
-            return content
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ConfigError(f"resume: {path} is damaged or not a run's. Start the run anew, in a new output_dir.")
+        identity_of(content["config"], content["data"]["fingerprint"], content["contract"])
+        return {**content, "finished": bool(content["finished"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"resume: {path} is damaged or not a run's. Start the run anew, in a new output_dir."
+        ) from error

@@ -1,8 +1,9 @@
 """The training step.
 
-`AlpacaTrainer` is transformers' Trainer with a few methods overridden (sampler, a step's batches, loss, log, evaluate);
-callbacks, trackers, schedulers, checkpoints and launching stay as users know them. What differs is the step. A dataset
-item is a *pack*, one micro-batch of one process; the packs of a step hold exactly `batch_size` examples, and
+`AlpacaTrainer` is transformers' Trainer with a few methods overridden (sampler, a step's batches, a micro-batch, loss,
+gradient norm, log, evaluate); callbacks, trackers, schedulers, checkpoints and launching stay as users know them. What
+differs is the step. A dataset item is a *pack*, one micro-batch of one process; the packs of a step hold exactly
+`batch_size` examples, and
 
     loss = sum of token losses over the step's supervised tokens / their number,
 
@@ -55,7 +56,6 @@ class AlpacaTrainer(Trainer):
         if not args.fsdp:  # autocast would keep a bfloat16 copy of every float32 weight for the whole forward pass
             self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's supervised tokens
-        self.step_tokens = {"supervised_tokens": 0, "computed_tokens": 0}
         self.limit = PackLimit()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -69,10 +69,6 @@ class AlpacaTrainer(Trainer):
         if not packs:
             return packs, None
         self.step_packs, self.packs_done, self.plan = packs, 0, packs[0]["plan"]
-        self.step_tokens = {
-            "supervised_tokens": self.plan.supervised_tokens,
-            "computed_tokens": self.plan.computed_tokens,
-        }
         return packs, self.plan.supervised_tokens
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -139,7 +135,10 @@ class AlpacaTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's tokens, so that history and trackers have them too."""
-        super().log({**logs, **self.step_tokens} if "loss" in logs else logs, start_time)
+        if "loss" in logs:
+            tokens = {"supervised_tokens": self.plan.supervised_tokens, "computed_tokens": self.plan.computed_tokens}
+            logs = {**logs, **tokens}
+        super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

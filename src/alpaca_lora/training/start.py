@@ -1,0 +1,37 @@
+"""What a run says of itself before its first step: what is real, not what was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..config import FinetuneConfig
+from ..data.collator import StepDataset
+from ..models.load import Placement, nodes, processes
+from .prepare import PreparedData
+
+
+def print_start(
+    config: FinetuneConfig, model: Any, placement: Placement, data: PreparedData, steps: StepDataset
+) -> None:
+    """Print who computes, in what, what trains, and what a step is; all ranks must call this."""
+    state = processes()
+    if config.method == "full":
+        trainable = total = sum(tensor.numel() for tensor in model.parameters())
+    else:
+        trainable, total = model.get_nb_trainable_parameters()
+    ranks, planner = state.num_processes, steps.planner
+    where = f"{ranks} x {state.device.type}" + (f" on {nodes()} nodes" if ranks > 1 else "")
+    held = {"qlora": ", weights in 4 bits"}.get(config.method, ", weights in 8 bits" if config.load_in_8bit else "")
+    shared = "" if ranks == 1 else f", sharded over {ranks} (FSDP2)" if config.fsdp else ", a whole copy on each"
+    micro = steps.packs_per_step // ranks
+    state.print(
+        f"{config.base_model} on {where}, {str(placement.dtype).removeprefix('torch.')}{held}{shared}; "
+        f"{trainable:,} of {total:,} parameters train.\n"
+        f"{len(data.train):,} records ({int(data.train.supervised.sum()):,} supervised tokens), "
+        f"{len(data.validation) if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
+        f"micro-batches{' a rank' if ranks > 1 else ''} of at most {planner.max_tokens:,} tokens, {planner.layout}."
+    )
+    if state.device.type == "cuda" and ranks == 1 and (gpus := torch.cuda.device_count()) > 1:
+        state.print(f"1 of {gpus} GPUs is used; torchrun --nproc_per_node {gpus} -m alpaca_lora finetune ... uses all.")
