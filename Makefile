@@ -58,6 +58,6 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 # this early release is the smallest that has it, and too old for transformers to take notice of.
 .venv/.ready-dev: .venv/.ready
 	@echo "Adding what tests and checks need."
-	$(PIP_INSTALL) -e '.[demo,dev,quant]'
+	$(PIP_INSTALL) -e '.[demo,dev,quant,data,web,judge]'
 	$(PIP_INSTALL) --no-deps mistral_common==1.2.1
 	@touch $@
