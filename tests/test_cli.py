@@ -17,13 +17,13 @@ from alpaca_lora.config import recipe_names, recipe_path
 ROOT = Path(__file__).parents[1]
 
 
-def command(*arguments, **environment):
+def command(*arguments):
     """Runs the command as a user does, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "alpaca_lora", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
         timeout=240,
     )
 
@@ -36,10 +36,10 @@ def data(records, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_base, data, tmp_path_factory):
+def finished(short_base, data, tmp_path_factory):
     """A run started from a YAML file with one option on top: the process and its folder."""
     folder = tmp_path_factory.mktemp("cli")
-    values = {"base_model": tiny_base, "data": str(data), "val_set_size": 2, "batch_size": 4, "max_steps": 7}
+    values = {"base_model": short_base, "data": str(data), "val_set_size": 2, "batch_size": 4, "max_steps": 7}
     values |= {"learning_rate": 1e-2, "dtype": "float32", "sample_instructions": ["Name a cat."], "cutoff_len": 128}
     (folder / "run.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return command(
@@ -67,7 +67,7 @@ def test_finetune_from_a_file_with_an_option_on_top(finished):
     result, folder = finished
     assert result.returncode == 0, result.stderr
     assert "2 steps in" in result.stdout
-    assert "validation loss 10." in result.stdout
+    assert "validation loss 8." in result.stdout
     assert "### Name a cat.\n--- before\n" in result.stdout
     assert f"Adapter, history, loss.png and model card: {folder / 'out'}" in result.stdout
     assert f'alpaca-lora generate {folder / "out"} "Write a haiku about the sea."' in result.stdout
@@ -160,13 +160,15 @@ def test_an_unknown_recipe(capsys):
     assert err.startswith("alpaca-lora: recipe: 'quickstar' is neither a recipe nor a file. Did you mean 'quickstart'?")
 
 
-def test_a_users_mistake_is_one_message_without_traceback(tiny_base, data, tmp_path):
-    out = tmp_path / "out"
-    arguments = ["--base_model", tiny_base, "--data", data, "--output_dir", out, "--batch_size", 99]
-    result = command("finetune", *arguments, "--val_set_size", 0)
+def test_a_users_mistake_is_one_message_without_traceback(capsys, short_base, data, tmp_path):
+    arguments = ["--base_model", short_base, "--data", data, "--output_dir", tmp_path / "out", "--batch_size", 99]
+    code, _, err = run(capsys, "finetune", *arguments, "--val_set_size", 0)
+    assert code == 1
+    assert "alpaca-lora: batch_size: 99 is more than the 12 training examples. Lower batch_size to 12" in err
+    result = command("recipes", "alpaca-7")  # a process of its own, which needs no model
     assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert "alpaca-lora: batch_size: 99 is more than the 12 training examples. Lower batch_size to 12" in result.stderr
+    assert result.stderr.startswith("alpaca-lora: recipe: 'alpaca-7' is neither a recipe nor a file.")
+    assert "Traceback" not in err + result.stderr
 
 
 def test_a_finished_run_is_not_overwritten(capsys, finished):
@@ -216,33 +218,26 @@ def test_merge_several_without_comparing(capsys, finished, tmp_path):
     assert len(certificate["adapters"]) == 2 and certificate["merged"]["dtype"] == "bfloat16"
 
 
-def test_diff_and_extract(capsys, finished, tiny_base, tmp_path):
+def test_diff_and_extract(capsys, finished, short_base, tmp_path):
     _, folder = finished
     tuned, diff, result = (tmp_path / name for name in ("tuned", "diff", "result"))
     assert run(capsys, "merge", folder / "out", tuned, "--certify", "false")[0] == 0
-    code, out, _ = run(capsys, "diff", "make", tiny_base, tuned, diff)
+    code, out, _ = run(capsys, "diff", "make", short_base, tuned, diff)
     assert code == 0
-    assert out.startswith(f"Difference: {diff}\n") and f"alpaca-lora diff apply {diff} {tiny_base} RESULT" in out
-    assert run(capsys, "diff", "apply", diff, tiny_base, result)[:2] == (0, f"Tuned model, bit for bit: {result}\n")
+    assert out.startswith(f"Difference: {diff}\n") and f"alpaca-lora diff apply {diff} {short_base} RESULT" in out
+    assert run(capsys, "diff", "apply", diff, short_base, result)[:2] == (0, f"Tuned model, bit for bit: {result}\n")
     assert (tuned / "model.safetensors").read_bytes() == (result / "model.safetensors").read_bytes()
-    code, out, _ = run(capsys, "diff", "verify", diff, tiny_base, result)
+    code, out, _ = run(capsys, "diff", "verify", diff, short_base, result)
     assert (code, out) == (
         0,
         "As they were: 21 tensors of the diff, 21 tensors of the base, 21 tensors of the result.\n",
     )
     code, _, err = run(capsys, "diff", "verify", diff, tuned)
     assert code == 1 and err.startswith("alpaca-lora: not what the difference was made with: ")
-    code, out, _ = run(capsys, "extract", tiny_base, tuned, tmp_path / "adapter", "--r", 8, "--targets", '["q_proj"]')
+    code, out, _ = run(capsys, "extract", short_base, tuned, tmp_path / "adapter", "--r", 8, "--targets", '["q_proj"]')
     assert code == 0
     assert "model.layers.0.self_attn.q_proj  0.0000\n" in out and "Relative error of these 2 modules: 0.0000" in out
     assert run(capsys, "diff", "mak")[0] == 2
-
-
-def test_generate_prints_text_as_text(finished):
-    _, folder = finished
-    result = command("generate", folder / "out", "Name a cat.", "--max_new_tokens", 4, PYTHONIOENCODING="utf-8")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("\n")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +250,7 @@ def test_generate_prints_text_as_text(finished):
         (["merge", "/nowhere", "out"], 1, "/nowhere: is not an adapter folder (no adapter_config.json)."),
         (["diff"], 2, "{make,apply,verify}"),
         (["diff", "apply", "/nowhere", "b", "c"], 1, "/nowhere: has no diff.json. Give the folder that"),
-        (["merg", "a", "b"], 2, "'finetune', 'merge', 'diff', 'extract', 'export', 'generate', 'inspect', 'recipes'"),
+        (["merg", "a", "b"], 2, "'extract', 'export', 'generate', 'self-instruct', 'chat', 'serve', "),
         ([], 2, "{finetune,merge,diff,extract,export, ...}"),
     ],
 )
@@ -266,14 +261,14 @@ def test_mistakes(capsys, arguments, code, words):
     assert "Traceback" not in err
 
 
-def test_sampling_is_checked(capsys, tiny_base):
-    code, _, err = run(capsys, "generate", tiny_base, "Hi", "--top_p", 2, "--num_beams", 0)
+def test_sampling_is_checked(capsys, short_base):
+    code, _, err = run(capsys, "generate", short_base, "Hi", "--top_p", 2, "--num_beams", 0)
     assert code == 1
     assert "alpaca-lora: 2 problems:\n  - top_p: 2.0 must be above 0 and at most 1.\n  - num_beams: 0" in err
 
 
-def test_inspect(capsys, data, tiny_base):
-    code, out, _ = run(capsys, "inspect", data, "--base_model", tiny_base, "--examples", 1)
+def test_inspect(capsys, data, short_base):
+    code, out, _ = run(capsys, "inspect", data, "--base_model", short_base, "--examples", 1)
     assert code == 0
     table, example = out.split("\n\nrecord 1: ")
     rows = dict(line.split("  ", 1) for line in table.splitlines())
@@ -287,9 +282,9 @@ def test_inspect(capsys, data, tiny_base):
     )
 
 
-def test_inspect_shows_supervised_tokens_in_another_colour(capsys, data, tiny_base, monkeypatch):
+def test_inspect_shows_supervised_tokens_in_another_colour(capsys, data, short_base, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    code, out, _ = run(capsys, "inspect", data, "--base_model", tiny_base, "--examples", 1)
+    code, out, _ = run(capsys, "inspect", data, "--base_model", short_base, "--examples", 1)
     assert code == 0
     prompt, response = out.split("### Response:")
     assert "\x1b[" in prompt
@@ -299,10 +294,10 @@ def test_inspect_shows_supervised_tokens_in_another_colour(capsys, data, tiny_ba
     assert "7;32m</s>" in response
 
 
-def test_inspect_reports_bad_records(capsys, tmp_path, tiny_base):
+def test_inspect_reports_bad_records(capsys, tmp_path, short_base):
     path = tmp_path / "bad.json"
     path.write_text('[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": 3}]', encoding="utf-8")
-    code, _, err = run(capsys, "inspect", path, "--base_model", tiny_base)
+    code, _, err = run(capsys, "inspect", path, "--base_model", short_base)
     assert code == 1
     assert err.startswith(f"alpaca-lora: {path}, record 2 (line 1): 'output' is 3 (int), not a string")
 

@@ -14,6 +14,7 @@ from alpaca_lora.config import SCHEDULERS, FinetuneConfig, load_recipe, recipe_n
 from alpaca_lora.errors import AlpacaLoraError, ConfigError
 
 GIVEN: dict[str, Any] = {"base_model": "demo", "data": "seeds", "output_dir": "out"}
+NO_BASE = "base_model is missing. Name one: a hub id, a folder, or demo; or an adapter to continue."
 
 
 def problems(recipe: str | None = None, **values: Any) -> list[str]:
@@ -44,10 +45,10 @@ def test_all_problems_are_reported_at_once():
     assert problems(**values) == [
         "'lora_rank' is not a setting. Did you mean 'lora_r'?",
         "'batchsize' is not a setting. Did you mean 'batch_size'?",
-        "base_model is missing.",
         "lora_r: 0 must be a whole number of at least 1.",
         "lora_dropout: 1 must be in [0, 1).",
         "dtype: 'float16' must be auto, float32 or bfloat16.",
+        NO_BASE,
     ]
     with pytest.raises(ConfigError) as caught:
         FinetuneConfig.make(**values)
@@ -62,7 +63,7 @@ def test_one_problem_is_one_sentence():
 
 
 def test_missing_settings():
-    assert problems() == ["base_model is missing.", "data is missing.", "output_dir is missing."]
+    assert problems() == ["data is missing.", "output_dir is missing.", NO_BASE]
 
 
 def test_an_unknown_setting_with_no_near_name():
@@ -117,7 +118,9 @@ TARGETS = "must be a list of module names, 'all-linear', or left out."
         ("gradient_checkpointing", "yes", f"'yes' {TRUTH}"),
         ("dtype", "float16", "'float16' must be auto, float32 or bfloat16."),
         ("lr_scheduler", "cosin", "'cosin' must be one of cosine, linear, constant, constant_with_warmup."),
-        ("base_model", "", "'' must be a path or a name."),
+        ("base_model", None, "None must be a path or a name."),
+        ("adapter", "", "'' must be a path or a name."),
+        ("adapter", 3, "3 must be a path or a name."),
         ("output_dir", None, "None must be a path or a name."),
         ("prompt_template", 3, "3 must be a path or a name."),
         ("data", None, "None must be a file, a hub id, 'seeds', a list of dicts or a Dataset."),
@@ -175,6 +178,18 @@ def test_paths_become_text(tmp_path):
         base_model=tmp_path, data=tmp_path / "a.json", output_dir=tmp_path, prompt_template=tmp_path
     )
     assert config.base_model == config.output_dir == config.prompt_template == str(tmp_path)
+    assert FinetuneConfig(adapter=tmp_path, data="seeds", output_dir="out").adapter == str(tmp_path)
+
+
+def test_a_base_or_an_adapter():
+    assert FinetuneConfig.make(data="seeds", output_dir="out", adapter="first").base_model == ""
+    assert FinetuneConfig.make(**GIVEN, adapter="first").base_model == "demo"
+    assert problems(data="seeds", output_dir="out") == [NO_BASE]
+    assert problems(**{**GIVEN, "base_model": ""}) == [NO_BASE]
+    assert problems(data="seeds", output_dir="out", adapter="first", method="full") == [
+        "adapter: method=full trains every weight and has no matrices to go on with. Merge the adapter first "
+        "(alpaca-lora merge first OUT) and train with base_model=OUT."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .adapters.extract import Extraction
     from .api import (
         Run,
+        chat,
         diff_apply,
         diff_make,
         diff_verify,
@@ -21,20 +22,26 @@ if TYPE_CHECKING:
         finetune,
         generate,
         inspect,
+        lint,
         load,
         merge,
+        refilter,
+        self_instruct,
+        serve,
         stream,
     )
     from .config import FinetuneConfig
     from .data.records import Record, load_records
     from .errors import AlpacaLoraError, RunInterrupted
-    from .inference.local import LocalModel, Sampling
+    from .inference.local import LocalModel
+    from .inference.sampling import Sampling
     from .prompts import Template
 
 _HOMES = {
     "adapters.extract": ("Extraction",),
     "api": (
         "Run",
+        "chat",
         "diff_apply",
         "diff_make",
         "diff_verify",
@@ -43,14 +50,19 @@ _HOMES = {
         "finetune",
         "generate",
         "inspect",
+        "lint",
         "load",
         "merge",
+        "refilter",
+        "self_instruct",
+        "serve",
         "stream",
     ),
     "config": ("FinetuneConfig",),
     "data.records": ("Record", "load_records"),
     "errors": ("AlpacaLoraError", "RunInterrupted"),
-    "inference.local": ("LocalModel", "Sampling"),
+    "inference.local": ("LocalModel",),
+    "inference.sampling": ("Sampling",),
     "prompts": ("Template",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -65,6 +77,7 @@ __all__ = [
     "RunInterrupted",
     "Sampling",
     "Template",
+    "chat",
     "diff_apply",
     "diff_make",
     "diff_verify",
@@ -73,9 +86,13 @@ __all__ = [
     "finetune",
     "generate",
     "inspect",
+    "lint",
     "load",
     "load_records",
     "merge",
+    "refilter",
+    "self_instruct",
+    "serve",
     "stream",
 ]
 

@@ -9,11 +9,11 @@ run.merge("merged")
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config import FinetuneConfig
 from .errors import ConfigError
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from .adapters.export import ExportFormat
     from .adapters.extract import Extraction
     from .adapters.merge import OutputDtype
+    from .data.lint.report import LintReport
     from .data.report import DataReport
     from .inference.local import LocalModel
+    from .inference.moderation import Moderation
+    from .selfinstruct.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -103,35 +106,123 @@ def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None,
     return _finetune(config)
 
 
-def load(path: str | Path, *, base_model: str | None = None, prompt_template: str | None = None) -> LocalModel:
-    """Load an adapter folder, a merged folder or a base for generation; see `LocalModel.load`."""
+def load(
+    path: str | Path,
+    *,
+    base_model: str | None = None,
+    prompt_template: str | None = None,
+    also: Sequence[str | Path] = (),
+    force: bool = False,
+) -> LocalModel:
+    """Load an adapter folder, a merged folder or a base for generation.
+
+    Args:
+        path: Folder, hub id of a base, or `demo`.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        also: Further adapters of the same base, each called by its folder's name; `base` is the base itself.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+
+    Raises:
+        AdapterError: an adapter is damaged, or not for this base, tokenizer or template.
+        ModelError: the base cannot be loaded.
+    """
     from .inference.local import LocalModel
 
-    return LocalModel.load(path, base_model=base_model, prompt_template=prompt_template)
+    return LocalModel.load(path, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
 
 
-def generate(model: str | Path | LocalModel, instruction: str, input: str = "", **sampling: Any) -> str:
-    """The answer to one instruction.
+def generate(
+    model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
+) -> str:
+    """The answer to one instruction; for many, `load(...).answers([...])` makes them together, several times as fast.
 
     Args:
         model: What `load` returned, or anything it takes.
         instruction: What to do.
         input: Context, may be empty.
+        adapter: Which of several adapters answers; `base` is none of them.
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
-            seed.
+            seed, stop.
     """
-    from .inference.local import Sampling
+    from .inference.sampling import Sampling
 
     loaded = load(model) if isinstance(model, str | Path) else model
-    return loaded.generate(instruction, input, Sampling(**sampling))
+    return loaded.generate(instruction, input, Sampling(**sampling), adapter)
 
 
-def stream(model: str | Path | LocalModel, instruction: str, input: str = "", **sampling: Any) -> Iterator[str]:
+def stream(
+    model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
+) -> Iterator[str]:
     """As `generate`, in pieces as they are made."""
-    from .inference.local import Sampling
+    from .inference.sampling import Sampling
 
     loaded = load(model) if isinstance(model, str | Path) else model
-    return loaded.stream(instruction, input, Sampling(**sampling))
+    return loaded.stream(instruction, input, Sampling(**sampling), adapter)
+
+
+def chat(model: str | Path | LocalModel, *, moderation: Moderation | None = None, **sampling: Any) -> None:
+    """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
+    from .inference.chat import chat as talk
+    from .inference.sampling import Sampling
+
+    talk(load(model) if isinstance(model, str | Path) else model, Sampling(**sampling), moderation)
+
+
+def serve(
+    model: str | Path | LocalModel,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    web: bool = False,
+    max_rows: int = 32,
+    max_waiting: int = 64,
+    moderation: Moderation | None = None,
+    also: Sequence[str | Path] = (),
+    prompt_template: str | None = None,
+    force: bool = False,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve a model over HTTP, in OpenAI's protocol, until Ctrl-C or SIGTERM.
+
+    Args:
+        model: What `load` returned, or anything it takes.
+        host: What to bind.
+        port: 0 takes one that is free.
+        token: What clients must present; needed where `host` is not this machine's own.
+        web: With a page for people at /, too.
+        max_rows: Most answers made at once.
+        max_waiting: Most requests that wait; one more is refused with status 429.
+        moderation: Called with each prompt and each answer; returns why it is refused, or None.
+        also: Further adapters, as for `load`.
+        prompt_template: As for `load`.
+        force: As for `load`.
+        ready: Called with the address once requests are answered.
+
+    Raises:
+        ConfigError: the port is taken, or the address needs a token.
+        AdapterError, ModelError: as `load`.
+        MissingDependencyError: the extra `serve`, or `web`, is not installed.
+    """
+    from .inference.serve import serve_model
+
+    def loaded() -> LocalModel:
+        if not isinstance(model, str | Path):
+            return model
+        return load(model, also=also, prompt_template=prompt_template, force=force)
+
+    serve_model(
+        loaded,
+        host=host,
+        port=port,
+        token=token,
+        web=web,
+        max_rows=max_rows,
+        max_waiting=max_waiting,
+        moderation=moderation,
+        ready=ready,
+    )
 
 
 def merge(
@@ -141,6 +232,7 @@ def merge(
     base_model: str | None = None,
     dtype: OutputDtype = "auto",
     certify: bool = True,
+    force: bool = False,
 ) -> Path:
     """Merge an adapter into its full-precision base and write a plain transformers folder, a tensor at a time.
 
@@ -151,6 +243,7 @@ def merge(
         dtype: Of the merged weights: "float32", "bfloat16", or "auto", the base's own.
         certify: Compare logits with those of base + adapter. This loads the model in float32; without it, merging needs
             little memory.
+        force: Merge although the base or tokenizer is not the one trained with; the certificate says so.
 
     Returns:
         `out`. Its merge_certificate.json tells what was merged and what was measured.
@@ -165,7 +258,7 @@ def merge(
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype: {dtype!r} must be auto, float32 or bfloat16.")
     adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter)
-    merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify)
+    merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
     return Path(out)
 
 
@@ -264,6 +357,144 @@ def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict
     return export_model(folder, out, format)
 
 
+def self_instruct(
+    out: str | Path,
+    *,
+    model: str | None = None,
+    base_url: str | None = None,
+    key: str | None = None,
+    base_model: str | None = None,
+    kind: Literal["chat", "completions"] = "chat",
+    num_records: int = 1000,
+    seeds: Any = "seeds",
+    domain: str | None = None,
+    language: str = "English",
+    mode: Literal["list", "json"] = "list",
+    tasks_per_request: int = 20,
+    temperature: float = 1.0,
+    max_new_tokens: int = 3072,
+    threshold: float = 0.7,
+    seed: int = 42,
+    concurrency: int = 8,
+    timeout_seconds: float = 300,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+) -> Summary:
+    """Have a language model write new records, from seed records and a brief, or go on with it.
+
+    Args:
+        out: Folder of the run; one that exists is continued, with what its requests are made from unchanged.
+        model: The server's name for the model; or, instead,
+        base_model: a model to run here, as `load` takes it; it goes on with a text and costs nothing.
+        base_url: Address of an OpenAI-compatible API; OpenAI's own if left out.
+        key: Its key; it is written nowhere.
+        kind: "chat", or "completions" for a server's model that only goes on with a text.
+        num_records: Enough accepted records.
+        seeds: Records, as for `finetune`.
+        domain: What tasks are about ("medical questions for patients"); anything if left out.
+        language: Of the tasks, by its English name.
+        mode: The form answers have: a numbered "list", or "json".
+        tasks_per_request: New tasks asked for at a time.
+        temperature: Higher is more varied.
+        max_new_tokens: Most tokens of an answer.
+        threshold: ROUGE-L from which two instructions are too similar.
+        seed: Of the draw of seed records.
+        concurrency: Most requests in flight.
+        timeout_seconds: Longest wait for an answer.
+        max_cost: Most money for the whole folder; needs both prices.
+        max_tokens: Most tokens for the whole folder.
+        price_in: Price of a million prompt tokens.
+        price_out: Price of a million new tokens.
+
+    Returns:
+        What it came to. `out` holds records.jsonl, journal.jsonl with every answer, and report.json.
+
+    Raises:
+        ConfigError: wrong settings, or others than those the run in `out` began with.
+        DataError: seeds, or a journal, that cannot be used.
+        EndpointError: the server does not answer; what it answered before is kept.
+        RunInterrupted: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    from .data.records import load_records
+    from .inference.endpoint import OPENAI, Endpoint
+    from .inference.local_endpoint import LocalEndpoint
+    from .inference.meter import Budget, Meter
+    from .selfinstruct.bootstrap import Bootstrap
+    from .selfinstruct.journal import Journal
+    from .selfinstruct.prompt import Brief
+
+    problems = [
+        f"{name}: {value!r} must be {rule}."
+        for name, value, ok, rule in (
+            ("num_records", num_records, num_records >= 1, "at least 1"),
+            ("temperature", temperature, temperature >= 0, "at least 0"),
+            ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
+            ("threshold", threshold, 0 < threshold <= 1, "above 0 and at most 1"),
+            ("concurrency", concurrency, concurrency >= 1, "at least 1"),
+        )
+        if not ok
+    ]
+    if (model is None) == (base_model is None):
+        problems.append("model, base_model: give one of them: a server's model, or one to run here.")
+    if problems:
+        raise ConfigError(problems)
+    brief = Brief(domain=domain, language=language, count=tasks_per_request, mode=mode)
+    meter = Meter(Budget(max_cost, max_tokens, price_in, price_out))
+    writer: Endpoint | LocalEndpoint | None = None
+    if model is not None:
+        writer = Endpoint(
+            base_url or OPENAI,
+            model,
+            key=key,
+            kind=kind,
+            concurrency=concurrency,
+            timeout_seconds=timeout_seconds,
+            meter=meter,
+        )
+    records = load_records(seeds)
+    made_from = {
+        "model": model or str(base_model),
+        "kind": kind if model else LocalEndpoint.kind,
+        "seeds": records.fingerprint,
+        "seed": seed,
+        **{"domain": domain, "language": language, "mode": mode, "tasks_per_request": tasks_per_request},
+        **{"temperature": temperature, "max_new_tokens": max_new_tokens},
+    }
+    with Journal(out, made_from, {"threshold": threshold}) as journal:
+        meter.spent, meter.lost = journal.state.spent, journal.state.unanswered
+        if writer is None:
+            writer = LocalEndpoint(load(str(base_model)), concurrency=concurrency, meter=meter)
+        bootstrap = Bootstrap(journal, records.records, brief, writer, num_records=num_records, concurrency=concurrency)
+        return bootstrap.run()
+
+
+def refilter(out: str | Path, *, seeds: Any = "seeds", threshold: float = 0.7) -> Summary:
+    """Judge all answers of a self-instruct run again and write its records.jsonl anew; nothing is sent or paid.
+
+    Args:
+        out: Folder of the run.
+        seeds: The records it began with.
+        threshold: ROUGE-L from which two instructions are too similar.
+
+    Raises:
+        ConfigError: other seeds, or the run is going on.
+        DataError: `out` holds no journal, or a damaged one.
+    """
+    from .data.records import load_records
+    from .inference.meter import Budget
+    from .selfinstruct.pool import refilter as judge_again
+    from .selfinstruct.summary import Summary
+
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold: {threshold!r} must be above 0 and at most 1.")
+    state = judge_again(out, load_records(seeds), {"threshold": threshold})
+    summary = Summary.of(Path(out), state, Budget(), "refilter", f"Judged again, with threshold {threshold:g}.")
+    summary.write(state.samples)
+    return summary
+
+
 def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
     """What training would see, before any training: counts, lengths, truncation, supervised tokens, examples.
 
@@ -284,10 +515,39 @@ def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
     return DataReport(prepared.records, prepared.train, prepared.encoder)
 
 
+def lint(
+    data: Any,
+    *,
+    against: Any = None,
+    fix: str | Path | None = None,
+    columns: dict[str, str] | None = None,
+) -> LintReport:
+    """Find what is wrong with instruction data, and mend what needs no judgement.
+
+    Args:
+        data: Records, as for `finetune`; blank outputs and rows that are no records are findings here.
+        against: An evaluation set, with any keys; records that share text with it are findings.
+        fix: A new .json or .jsonl file for the mended records. NAME.lint.json beside it says what was done.
+        columns: Our field -> the data's own column.
+
+    Returns:
+        The findings, of the data as they were; `print` shows a table and examples.
+
+    Raises:
+        DataError: data that cannot be read, or without a single record.
+        ConfigError: `fix` names a file that is there already, or none for data.
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    from .data.lint.report import lint_data
+
+    return lint_data(data, against=against, fix=fix, columns=columns)
+
+
 def _finetune(config: FinetuneConfig) -> Run:
     from transformers import set_seed
 
     from .adapters.contract import Contract, write_run_file
+    from .adapters.parent import continue_from
     from .adapters.result import save_run
     from .inference.local import LocalModel
     from .models.fingerprint import fingerprint
@@ -301,28 +561,34 @@ def _finetune(config: FinetuneConfig) -> Run:
     from .training.start import print_start
 
     check_abilities(config)
+    config, parent = continue_from(config) if config.adapter else (config, None)
     _, placement, (output_dir, before) = all_of(
         lambda: check_can_shard(config), lambda: Placement.choose(config.dtype), lambda: claim_output_dir(config)
     )
     main = processes().is_main_process
     base = resolve_base(config.base_model)
-    data = prepare(config, base)
+    data = prepare(config, base, parent.encoder(config, base) if parent else None)
     steps = plan_training(config, data.model_config, data.train, placement.device)
 
-    contract = Contract.of(data.encoder, config.base_model, from_first_rank(fingerprint(base) if main else None))
-    identity = identity_of(config, data.records.fingerprint, asdict(contract))
+    base_fingerprint = from_first_rank(fingerprint(base) if main else None)
+    if parent:
+        contract = parent.contract_for(config, data.encoder, base_fingerprint)
+    else:
+        contract = Contract.of(data.encoder, config.base_model, base_fingerprint)
+    described: dict[str, Any] = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
+    described |= {"parent": parent.described} if parent else {}
+    identity = identity_of(config, data.records.fingerprint, asdict(contract), described.get("parent"))
     if before:
-        was = identity_of(before["config"], before["data"]["fingerprint"], before["contract"])
+        was = identity_of(before["config"], before["data"]["fingerprint"], before["contract"], before.get("parent"))
         check_identity(was, identity)
         if before["finished"]:
             processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
             return Run(output_dir)
     set_seed(config.seed)
-    model = trainable_model(config, base, placement)
+    model = trainable_model(config, base, placement, partial(parent.put_on, config=config) if parent else None)
     print_start(config, model, placement, data, steps)
     local = LocalModel(model, data.encoder, contract.stop_ids, contract)
     untrained = [local.generate(instruction) for instruction in config.sample_instructions]
-    described = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
     if main:
         write_run_file(output_dir, contract, finished=False, **described)
     with full_disk_explained(output_dir):

@@ -51,6 +51,7 @@ def merge(
     also: list[str] | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     certify: bool = True,
+    force: bool = False,
 ) -> None:
     """Merge an adapter into its base: a plain transformers folder that loads without peft.
 
@@ -61,11 +62,12 @@ def merge(
         also: Folders of further adapters, merged after it in this order.
         dtype: Of the merged weights; auto is the base's own.
         certify: Compare logits with those of base + adapter; loads the model, in float32.
+        force: Merge although base or tokenizer are not those trained with; the certificate says so.
     """
     from . import api
 
     adapters = [adapter, *(also or [])]
-    folder = api.merge(adapters, out, base_model=base_model, dtype=dtype, certify=certify)
+    folder = api.merge(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
     measured = json.loads((folder / "merge_certificate.json").read_text(encoding="utf-8"))["logits"]
     print(f"Merged folder: {folder}")
     if certify:
@@ -154,6 +156,7 @@ def generate(
     repetition_penalty: float = 1.0,
     num_beams: int = 1,
     seed: int | None = None,
+    force: bool = False,
 ) -> None:
     """Answer one instruction, streaming.
 
@@ -169,10 +172,11 @@ def generate(
         repetition_penalty: Above 1 makes tokens already used less likely.
         num_beams: Beams of a beam search; 1 is none.
         seed: Makes sampling repeatable.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
     """
     from . import api
 
-    loaded = api.load(model, prompt_template=prompt_template)
+    loaded = api.load(model, prompt_template=prompt_template, force=force)
     pieces = api.stream(
         loaded,
         instruction,
@@ -188,6 +192,190 @@ def generate(
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def chat(
+    model: str,
+    also: list[str] | None = None,
+    prompt_template: str | None = None,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    moderation: str | None = None,
+    force: bool = False,
+) -> None:
+    """Answer instructions typed in the terminal, each by itself.
+
+    Args:
+        model: Adapter folder, merged folder, base folder, hub id, or `demo`.
+        also: Folders of further adapters, to switch between.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token each time; higher is more varied.
+        top_p: Sample from the likeliest tokens that together have this probability.
+        seed: Makes sampling repeatable.
+        moderation: A file with a word or phrase a line that are refused, or the URL of an OpenAI-compatible endpoint,
+            whose key is read from OPENAI_API_KEY.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+    """
+    from . import api
+
+    loaded = api.load(model, also=also or (), prompt_template=prompt_template, force=force)
+    looks = _moderation(moderation)
+    api.chat(loaded, moderation=looks, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+
+
+def serve(
+    model: str,
+    also: list[str] | None = None,
+    prompt_template: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    web: bool = False,
+    max_rows: int = 32,
+    max_waiting: int = 64,
+    moderation: str | None = None,
+    force: bool = False,
+) -> None:
+    """Serve a model over HTTP, in OpenAI's protocol, and with a page for people.
+
+    Args:
+        model: Adapter folder, merged folder, base folder, hub id, or `demo`.
+        also: Folders of further adapters; requests name them as `model`, and `base` is none of them.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        host: What to bind. Another than this machine's own needs a token in ALPACA_LORA_TOKEN.
+        port: 0 takes one that is free.
+        web: A page at / beside the protocol.
+        max_rows: Most answers made at once.
+        max_waiting: Most requests that wait; one more is refused with status 429.
+        moderation: A file with a word or phrase a line that are refused, or the URL of an OpenAI-compatible endpoint,
+            whose key is read from OPENAI_API_KEY.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+    """
+    from . import api
+
+    def ready(url: str) -> None:
+        print(f"Serving at {url}v1" if "?" not in url else f"Serving at {url}", end=". Ctrl-C ends it.\n", flush=True)
+        if web:
+            print(f"Page: {url}", flush=True)
+
+    api.serve(
+        model,
+        also=also or (),
+        prompt_template=prompt_template,
+        host=host,
+        port=port,
+        token=os.environ.get("ALPACA_LORA_TOKEN"),
+        web=web,
+        max_rows=max_rows,
+        max_waiting=max_waiting,
+        moderation=_moderation(moderation),
+        force=force,
+        ready=ready,
+    )
+
+
+def _moderation(where: str | None) -> Any:
+    from .inference.moderation import moderation_from
+
+    return moderation_from(where, os.environ.get("OPENAI_API_KEY")) if where else None
+
+
+def self_instruct_run(
+    out: str,
+    model: str | None = None,
+    base_url: str | None = None,
+    base_model: str | None = None,
+    kind: Literal["chat", "completions"] = "chat",
+    num_records: int = 1000,
+    seeds: str = "seeds",
+    domain: str | None = None,
+    language: str = "English",
+    mode: Literal["list", "json"] = "list",
+    tasks_per_request: int = 20,
+    temperature: float = 1.0,
+    max_new_tokens: int = 3072,
+    threshold: float = 0.7,
+    seed: int = 42,
+    concurrency: int = 8,
+    timeout_seconds: float = 300,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+) -> None:
+    """Have a language model write new records from seed records; the same command goes on where it ended.
+
+    The server's key comes from the variable OPENAI_API_KEY.
+
+    Args:
+        out: Folder of the run.
+        model: The server's name for the model.
+        base_url: Address of an OpenAI-compatible API; if left out the variable OPENAI_BASE_URL, or OpenAI's.
+        base_model: A model to run here instead: a folder, a hub id, or `demo`.
+        kind: completions is for a server's model that only goes on with a text.
+        num_records: Enough accepted records.
+        seeds: Records to begin with: a file, a hub id, or `seeds`, the packaged ones.
+        domain: What tasks are about ("medical questions for patients"); anything if left out.
+        language: Of the tasks, by its English name.
+        mode: The form answers have: a numbered list, or JSON.
+        tasks_per_request: New tasks asked for at a time.
+        temperature: Higher is more varied.
+        max_new_tokens: Most tokens of an answer.
+        threshold: ROUGE-L from which two instructions are too similar.
+        seed: Of the draw of seed records.
+        concurrency: Most requests in flight.
+        timeout_seconds: Longest wait for an answer.
+        max_cost: Most money for the whole folder, in the currency of the prices; needs both.
+        max_tokens: Most tokens for the whole folder.
+        price_in: Price of a million prompt tokens.
+        price_out: Price of a million new tokens.
+    """
+    from . import api
+
+    summary = api.self_instruct(
+        out,
+        model=model,
+        base_url=base_url or os.environ.get("OPENAI_BASE_URL"),
+        key=os.environ.get("OPENAI_API_KEY"),
+        base_model=base_model,
+        kind=kind,
+        num_records=num_records,
+        seeds=seeds,
+        domain=domain,
+        language=language,
+        mode=mode,
+        tasks_per_request=tasks_per_request,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        threshold=threshold,
+        seed=seed,
+        concurrency=concurrency,
+        timeout_seconds=timeout_seconds,
+        max_cost=max_cost,
+        max_tokens=max_tokens,
+        price_in=price_in,
+        price_out=price_out,
+    )
+    print(summary)
+    if summary.ended == "no progress":
+        sys.exit(1)
+    if summary.accepted:
+        print(f"Next:\n  {_command()} finetune --data {out}/records.jsonl --base_model BASE --output_dir TUNED")
+
+
+def self_instruct_refilter(out: str, seeds: str = "seeds", threshold: float = 0.7) -> None:
+    """Judge a run's answers again with another threshold; nothing is sent or paid.
+
+    Args:
+        out: Folder of the run.
+        seeds: The records it began with.
+        threshold: ROUGE-L from which two instructions are too similar.
+    """
+    from . import api
+
+    print(api.refilter(out, seeds=seeds, threshold=threshold))
 
 
 def inspect(
@@ -229,6 +417,24 @@ def inspect(
         console.print(text, soft_wrap=True)
 
 
+def lint(data: str, against: str | None = None, fix: str | None = None, columns: dict[str, str] | None = None) -> None:
+    """Find what is wrong with instruction data; exit code 1 where errors are left, 0 for warnings.
+
+    Args:
+        data: Records: a file, a hub id, or `seeds`.
+        against: An evaluation set, a file with any keys; records that share text with it are errors.
+        fix: A new .json or .jsonl file for the records with white space, <noinput>, empty outputs and duplicates mended
+            or removed; NAME.lint.json beside it says what was done, and what is left with all record numbers.
+        columns: Names of the data's own columns.
+    """
+    from . import api
+
+    report = api.lint(data, against=against, fix=fix, columns=columns)
+    print(report)
+    if report.errors:
+        sys.exit(1)
+
+
 def recipes(name: str | None = None) -> None:
     """List the packaged recipes, or print one."""
     if name is not None:
@@ -245,7 +451,10 @@ def _command() -> str:
     return sys.argv[0] if sys.argv[0].endswith(PROG) else PROG
 
 
-_GROUPS = {"diff": "Tuned models as differences to their base: make, apply, verify."}
+_GROUPS = {
+    "diff": "Tuned models as differences to their base: make, apply, verify.",
+    "self-instruct": "Records written by a language model: run, refilter.",
+}
 # Each command's function, and what is given without an option's name.
 _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
     "finetune": (finetune, {}),
@@ -271,7 +480,12 @@ _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
         generate,
         {"model": "adapter, merged or base folder, hub id, or demo", "instruction": "what to do"},
     ),
+    "self-instruct run": (self_instruct_run, {"out": "folder of the run"}),
+    "self-instruct refilter": (self_instruct_refilter, {"out": "folder of the run"}),
+    "chat": (chat, {"model": "adapter, merged or base folder, hub id, or demo"}),
+    "serve": (serve, {"model": "adapter, merged or base folder, hub id, or demo"}),
     "inspect": (inspect, {"data": "records: a file, a hub id, or seeds"}),
+    "lint": (lint, {"data": "records: a file, a hub id, or seeds"}),
     "recipes": (recipes, {"name": "the recipe to print; all are listed if left out"}),
 }
 
@@ -350,5 +564,8 @@ def _parser() -> Any:
             for word in positional:
                 sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=positional[word])
             sub.add_function_arguments(function, skip=set(positional))
+        for action in sub._actions:
+            if action.default is False:  # a switch may stand alone: --force is --force true
+                action.nargs, action.const = "?", True
         places[group].add_subcommand(own, sub, help=summary)
     return parser

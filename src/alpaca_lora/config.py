@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from .errors import ConfigError, did_you_mean
 
-_PATHS = ("base_model", "output_dir", "prompt_template")
+_PATHS = ("base_model", "adapter", "output_dir", "prompt_template")
 _SWITCHES = (
     "train_on_inputs",
     "use_rslora",
@@ -30,7 +30,7 @@ OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """Settings of one fine-tuning run.
 
@@ -38,8 +38,13 @@ class FinetuneConfig:
         ConfigError: with every problem found, not only the first.
     """
 
-    base_model: str
-    """Base model: a hub id, a folder, or `demo` (SmolLM2-135M-Instruct, a small LLaMA-architecture model)."""
+    base_model: str = ""
+    """Base model: a hub id, a folder, or `demo` (SmolLM2-135M-Instruct, a small LLaMA-architecture model). With
+    `adapter` it may be left out; else it says where that adapter's base is now."""
+
+    adapter: str | None = None
+    """Adapter to start from: its matrices go on training, with its base, template, rank and targets, in a new run.
+    Settings left at their defaults are the adapter's; others must be."""
 
     data: Any
     """Records: a JSON, JSONL, CSV or Parquet file, a hub id, `seeds` (the built-in 175), or, from Python, a list of
@@ -184,10 +189,10 @@ class FinetuneConfig:
         values = {**(load_recipe(recipe) if recipe else {}), **overrides}
         known = [entry.name for entry in fields(cls)]
         problems = [f"{key!r} is not a setting.{did_you_mean(str(key), known)}" for key in values if key not in known]
-        problems += [f"{key} is missing." for key in ("base_model", "data", "output_dir") if key not in values]
+        problems += [f"{key} is missing." for key in ("data", "output_dir") if key not in values]
         if not problems:
             return cls(**values)
-        stand_in = {"base_model": "-", "data": "-", "output_dir": "-"}
+        stand_in = {"data": "-", "output_dir": "-"}
         try:
             cls(**{**stand_in, **{key: value for key, value in values.items() if key in known}})
         except ConfigError as error:
@@ -291,8 +296,12 @@ def _problems(config: FinetuneConfig) -> Any:
     if config.lr_scheduler not in SCHEDULERS:
         yield f"lr_scheduler: {config.lr_scheduler!r} must be one of {', '.join(SCHEDULERS)}."
     for name in _PATHS:
-        if not isinstance(getattr(config, name), str) or not getattr(config, name):
-            yield f"{name}: {getattr(config, name)!r} must be a path or a name."
+        value = getattr(config, name)
+        if name == "base_model" and value == "":
+            if config.adapter is None:
+                yield "base_model is missing. Name one: a hub id, a folder, or demo; or an adapter to continue."
+        elif (not isinstance(value, str) or not value) and (name, value) != ("adapter", None):
+            yield f"{name}: {value!r} must be a path or a name."
     if config.data is None or (isinstance(config.data, str) and not config.data):
         yield f"data: {config.data!r} must be a file, a hub id, 'seeds', a list of dicts or a Dataset."
     columns = config.columns
@@ -313,6 +322,11 @@ def _method_problems(config: FinetuneConfig) -> Any:
         yield f"method: {config.method!r} must be lora, qlora or full."
     if config.optimizer not in OPTIMIZERS:
         yield f"optimizer: {config.optimizer!r} must be one of {', '.join(OPTIMIZERS)}."
+    if config.method == "full" and config.adapter is not None:
+        yield (
+            "adapter: method=full trains every weight and has no matrices to go on with. Merge the adapter first "
+            f"(alpaca-lora merge {config.adapter} OUT) and train with base_model=OUT."
+        )
     if config.load_in_8bit and config.method != "lora":
         yield f"load_in_8bit: needs method=lora; {config.method!r} holds its weights otherwise. Leave one out."
     if config.fsdp and (config.method == "qlora" or config.load_in_8bit):

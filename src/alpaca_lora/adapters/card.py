@@ -35,6 +35,7 @@ def model_card(content: dict[str, Any]) -> str:
         "cutoff": f"{config['cutoff_len']} tokens",
         "template": config["prompt_template"],
         "seed": config["seed"],
+        **_ancestors(content.get("parent")),
     }
     results = {
         "training loss, last step": metrics["loss"],
@@ -71,6 +72,16 @@ def model_card(content: dict[str, Any]) -> str:
         _LIMITS,
     ]
     return "\n".join(lines)
+
+
+def _ancestors(parent: dict[str, Any] | None) -> dict[str, str]:
+    """The adapters it was trained on from, the nearest first."""
+    found = []
+    while parent:
+        data = f", data {parent['data'][:16]}" if parent["data"] else ""
+        found.append(f"`{parent['path']}` (sha256 `{parent['sha256'][:16]}`{data})")
+        parent = parent["parent"]
+    return {"continues": ", which continues ".join(found)} if found else {}
 
 
 def _lora(config: dict[str, Any]) -> str:

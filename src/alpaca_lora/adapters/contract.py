@@ -2,12 +2,14 @@
 
 Kept in `alpaca_lora.json` beside the weights, with what else is worth knowing about the run:
 
-    {"finished": true, "contract": {...}, "config": {...}, "versions": {...}, "data": {...}, "seed": 42, "metrics": {}}
+    {"finished": true, "contract": {...}, "config": {...}, "versions": {...}, "data": {...}, "seed": 42, "metrics": {},
+     "parent": {"path": "runs/first", "sha256": "...", "data": "...", "parent": null}}    where there is one
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -69,25 +71,99 @@ class Contract:
             pad_id=encoder.tokenizer.pad_token_id,
         )
 
-    def check_encoder(self, encoder: Encoder) -> None:
-        """Raise AdapterError where the tokenizer at hand is not the one trained with."""
-        if encoder.fingerprint != self.tokenizer_fingerprint:
-            raise AdapterError(
-                f"the tokenizer is not the one this adapter was trained with (base {self.base_model!r}): its "
-                "vocabulary or special ids differ. Use the tokenizer files saved beside the adapter."
-            )
+    def mismatches(self, encoder: Encoder, base_fingerprint: str | None = None) -> list[str]:
+        """A sentence for everything at hand that is not what was trained with.
 
-    def check_base(self, fingerprint: str, folder: str | Path) -> None:
-        """Raise AdapterError where the base at hand is not the one trained on."""
-        if fingerprint != self.base_fingerprint:
-            raise AdapterError(
-                f"{folder}: this adapter was trained on another base: it wants {self.base_model!r} "
-                f"(fingerprint {self.base_fingerprint[:12]}), not one with fingerprint {fingerprint[:12]}."
+        Args:
+            encoder: The tokenizer and the template that are to be used.
+            base_fingerprint: Of the base that is to be used; None where the weights are whole.
+        """
+        found = []
+        template = self.load_template()
+        if encoder.template.sha256 != template.sha256:
+            found.append(
+                f"the template {encoder.template.name!r} is not the one trained with, {template.name!r}. Leave "
+                "prompt_template out to use that."
             )
+        if encoder.fingerprint != self.tokenizer_fingerprint:
+            found.append(
+                f"the tokenizer is not the one trained with (base {self.base_model!r}): its vocabulary or special ids "
+                "differ. Use the tokenizer files saved beside the adapter."
+            )
+        for what, now, then in (
+            ("the ids in front of a prompt (BOS)", encoder.prefix_ids, self.prefix_ids),
+            ("EOS", encoder.eos_id, self.eos_id),
+        ):
+            if now != then:
+                found.append(f"{what}: {now} here, {then} in training.")
+        if encoder.eos_id not in self.stop_ids:
+            found.append(f"the stop ids {self.stop_ids} lack EOS, {encoder.eos_id}: answers would not end.")
+        if base_fingerprint not in (None, self.base_fingerprint):
+            found.append(
+                f"this adapter was trained on another base: it wants {self.base_model!r} (fingerprint "
+                f"{self.base_fingerprint[:12]}), not one with fingerprint {str(base_fingerprint)[:12]}."
+            )
+        return found
+
+    def check(
+        self,
+        encoder: Encoder,
+        base_fingerprint: str | None,
+        folder: str | Path,
+        *,
+        vocab_size: int | None = None,
+        force: bool | None = None,
+    ) -> list[str]:
+        """Refuse what does not match, all of it at once; or warn of it, once.
+
+        Args:
+            encoder: The tokenizer and the template that are to be used.
+            base_fingerprint: Of the base that is to be used; None where the weights are whole.
+            folder: The adapter's, for messages.
+            vocab_size: Token ids the base knows, where that is to be checked. Not even `force` allows more.
+            force: Go on with a warning. None where the caller has no such choice to offer.
+
+        Returns:
+            What was gone on with.
+
+        Raises:
+            AdapterError: naming every mismatch.
+        """
+        found = self.mismatches(encoder, base_fingerprint)
+        if found and vocab_size is not None and (never := self.unknown_ids(encoder, vocab_size)):
+            found, force = [*found, never], None
+        settle([f"{folder}: {problem}" for problem in found], force)
+        return found
+
+    def unknown_ids(self, encoder: Encoder, vocab_size: int) -> str:
+        """Why a tokenizer with more ids than a base knows is never used with it; "" where it has no more."""
+        if len(encoder.tokenizer) <= vocab_size:
+            return ""
+        return (
+            f"the tokenizer has {len(encoder.tokenizer)} ids, and the base knows {vocab_size} only; not even --force "
+            f"uses them together. Use the base it was trained on, {self.base_model!r}."
+        )
 
     def load_template(self) -> Template:
         """The template trained with."""
         return Template.from_dict(self.template, self.template.get("name", "contract"))
+
+
+def settle(mismatches: list[str], force: bool | None) -> None:
+    """Raise AdapterError naming every mismatch, or, where `force` is set, warn of them, once.
+
+    Args:
+        mismatches: Sentences.
+        force: None where nothing can be forced, so that the error does not offer it.
+    """
+    if not mismatches:
+        return
+    one = len(mismatches) == 1
+    listed = mismatches[0] if one else "\n  - ".join([f"{len(mismatches)} mismatches:", *mismatches])
+    if not force:
+        way_out = "" if force is None else f"{' ' if one else chr(10)}--force (force=True) goes on all the same."
+        raise AdapterError(listed + way_out)
+    warnings.warn(f"going on, as force says: {listed}", stacklevel=4)
 
 
 def read_run_file(folder: str | Path) -> dict[str, Any] | None:

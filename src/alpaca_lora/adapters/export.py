@@ -63,7 +63,7 @@ def export_model(folder: str | Path, out: str | Path, format: ExportFormat) -> d
         count = sum(torch.Size(entry.shape).numel() for entry in Shards(folder).entries.values())
         check_memory(count, bytes_each=8, what="export", advice="Export on a larger machine.")
     encoder = Encoder(load_tokenizer(str(folder)), contract.load_template())
-    contract.check_encoder(encoder)
+    contract.check(encoder, None, folder)
     stops = [str(text) for text in encoder.tokenizer.convert_ids_to_tokens(contract.stop_ids)]
     report: dict[str, Any] = {"format": format}
     with new_folder(out) as part:

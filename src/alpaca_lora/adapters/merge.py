@@ -25,7 +25,7 @@ from ..prompts import Template
 from ..training.checkpoint import versions
 from ..training.files import sha256_of_file
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
-from .contract import Contract, read_contract, write_run_file
+from .contract import Contract, read_contract, settle, write_run_file
 from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
 from .store import CONFIG, WEIGHTS, check_finished, is_adapter, named_base
 from .updates import Change, changes_to
@@ -43,6 +43,7 @@ def merge_adapters(
     base_model: str | None = None,
     dtype: OutputDtype = "auto",
     certify: bool = True,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Merge adapters, one after the other, into their base and write a plain transformers folder.
 
@@ -52,6 +53,7 @@ def merge_adapters(
         base_model: Where the base is now, if not where the first adapter says.
         dtype: Of the merged weights; "auto" leaves every tensor in the base's own.
         certify: Compare logits with those of base + adapters; needs memory for the model in float32.
+        force: Merge although base, tokenizer or stops are not those of a contract; warned of, and certified.
 
     Returns:
         What merge_certificate.json says.
@@ -69,7 +71,7 @@ def merge_adapters(
     shards = Shards(base)
     _check_full_precision(base, shards, name)
     base_fingerprint = fingerprint(str(base))
-    contract, encoder = _agreed(folders, contracts, base, base_fingerprint, certify)
+    contract, encoder, forced = _agreed(folders, contracts, base, base_fingerprint, certify, force)
     changes = changes_to(shards, folders, name)
     if certify:
         check_memory(sum(torch.Size(entry.shape).numel() for entry in shards.entries.values()))
@@ -86,6 +88,7 @@ def merge_adapters(
             ],
             "merged": {"fingerprint": fingerprint(str(part)), "dtype": ", ".join(dtypes).replace("torch.", "")},
             "tensors": {"changed": len(changes), "finite": len(written), "all": len(written)},
+            "forced": forced,
             "logits": "not compared (certify=False)",
             "versions": versions(),
         }
@@ -130,11 +133,21 @@ def _check_full_precision(base: Path, shards: Shards, name: str) -> None:
 
 
 def _agreed(
-    folders: list[Path], contracts: list[Contract | None], base: Path, base_fingerprint: str, certify: bool
-) -> tuple[Contract | None, Encoder | None]:
-    """Contract and encoder of the merged folder: those of the last adapter that has them. Contracts are checked."""
+    folders: list[Path],
+    contracts: list[Contract | None],
+    base: Path,
+    base_fingerprint: str,
+    certify: bool,
+    force: bool,
+) -> tuple[Contract | None, Encoder | None, list[str]]:
+    """Contract and encoder of the merged folder: those of the last adapter that has them. Contracts are checked.
+
+    Third comes what does not match them and was forced.
+    """
     agreed: Contract | None = None
     encoder: Encoder | None = None
+    mismatches: list[str] = []
+    may_force: bool | None = force
     for folder, contract in zip(folders, contracts, strict=True):
         if contract is None:
             warnings.warn(
@@ -149,14 +162,17 @@ def _agreed(
         if contract is None:
             continue
         assert encoder is not None
-        contract.check_encoder(encoder)
-        contract.check_base(base_fingerprint, folder)
+        found = contract.mismatches(encoder, base_fingerprint)
+        if found and (never := contract.unknown_ids(encoder, load_config(str(base)).vocab_size)):
+            found, may_force = [*found, never], None
         if agreed is not None and agreed.tokenizer_fingerprint != contract.tokenizer_fingerprint:
-            raise AdapterError(f"{folder}: was trained with another tokenizer than the adapter before it. Merge one.")
+            found.append("was trained with another tokenizer than the adapter before it. Merge one.")
+        mismatches += [f"{folder}: {problem}" for problem in found]
         if agreed is not None and agreed.template != contract.template:
             warnings.warn(f"{folder}: was trained with another template than the adapter before it.", stacklevel=4)
         agreed = contract
-    return agreed, encoder
+    settle(mismatches, may_force)
+    return agreed, encoder, mismatches
 
 
 def _write(part: Path, shards: Shards, changes: dict[str, list[Change]], dtype: torch.dtype | None) -> dict[str, Entry]:

@@ -129,13 +129,17 @@ def read_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def load_adapter(model: Any, folder: str | Path, base_name: str) -> Any:
-    """Put a saved adapter on its base.
+def load_adapter(
+    model: Any, folder: str | Path, base_name: str, name: str = "default", dropout: float | None = None
+) -> Any:
+    """Put a saved adapter on its base, also beside others.
 
     Args:
-        model: The base model.
+        model: The base model, or a peft model with other adapters.
         folder: The adapter's folder.
         base_name: What the base is called, for messages.
+        name: What peft calls the adapter.
+        dropout: The matrices are to train on, with this dropout; None: nothing trains.
 
     Returns:
         A peft model in evaluation mode.
@@ -146,12 +150,20 @@ def load_adapter(model: Any, folder: str | Path, base_name: str) -> Any:
     from peft import set_peft_model_state_dict
 
     tensors = read_adapter(folder)
-    wrapped = wrap(model, folder, base_name, tensors)
-    set_peft_model_state_dict(wrapped, tensors)
+    wrapped = wrap(model, folder, base_name, tensors, name=name, dropout=dropout)
+    set_peft_model_state_dict(wrapped, tensors, adapter_name=name)
     return wrapped.eval()
 
 
-def wrap(model: Any, folder: str | Path, base_name: str, tensors: dict[str, torch.Tensor], meta: bool = False) -> Any:
+def wrap(
+    model: Any,
+    folder: str | Path,
+    base_name: str,
+    tensors: dict[str, torch.Tensor],
+    meta: bool = False,
+    name: str = "default",
+    dropout: float | None = None,
+) -> Any:
     """The peft model that a saved adapter fits on, its matrices not set yet.
 
     Args:
@@ -160,6 +172,8 @@ def wrap(model: Any, folder: str | Path, base_name: str, tensors: dict[str, torc
         base_name: What the base is called, for messages.
         tensors: What `read_adapter` gave.
         meta: The base has shapes only, and so shall the matrices.
+        name: What peft calls the adapter.
+        dropout: The matrices are to train on, with this dropout.
 
     Raises:
         AdapterError: keys or shapes do not fit this base, or are not what the run wrote.
@@ -168,12 +182,18 @@ def wrap(model: Any, folder: str | Path, base_name: str, tensors: dict[str, torc
 
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = True
+        config.inference_mode = dropout is None
+        if dropout is not None:
+            config.lora_dropout = dropout
         with quiet_peft():
-            wrapped = PeftModel(model, config, low_cpu_mem_usage=meta)
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+                wrapped = model
+            else:
+                wrapped = PeftModel(model, config, adapter_name=name, low_cpu_mem_usage=meta)
     except (ValueError, TypeError, KeyError) as error:
         raise AdapterError(f"{folder}: {CONFIG} does not fit {base_name!r}: {error}") from error
-    expected = get_peft_model_state_dict(wrapped)
+    expected = get_peft_model_state_dict(wrapped, adapter_name=name)
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     shapes = [

@@ -19,7 +19,7 @@ from ..models.load import load_config
 from .shards import Shards
 from .store import read_adapter, wrap
 
-_PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others change the base when the adapter is made
+PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others change the base when the adapter is made
 _ENDS = ("embed_tokens", "lm_head", "wte")
 
 
@@ -115,7 +115,7 @@ def _changes_of(folder: Path, base: Path, name: str) -> list[tuple[str, Change]]
     tensors = read_adapter(folder)
     wrapped = wrap(empty, folder, name, tensors, meta=True)
     config = wrapped.peft_config["default"]
-    if config.init_lora_weights not in _PLAIN_INITS:
+    if config.init_lora_weights not in PLAIN_INITS:
         raise AdapterError(
             f"{folder}: was made with init_lora_weights={config.init_lora_weights!r}, which changes the base, so it "
             "does not fit the base as it is. Convert it to a plain LoRA with peft first (save_pretrained with "

@@ -131,7 +131,11 @@ class Encoder:
 
     def prompt_ids(self, instruction: str, input: str = "") -> list[int]:
         """Ids of a prompt as the model is fed it, in training and at inference: BOS, where wanted, stands once."""
-        return self.prefix_ids + self._ids([self.template.prompt(instruction, input)])[0]
+        return self.text_ids(self.template.prompt(instruction, input))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of any text that the model is to go on from."""
+        return self.prefix_ids + self._ids([text])[0]
 
     def response_ids(self, text: str) -> list[int]:
         """Ids of a response that follows a prompt, without EOS; `decode(response_ids(text)) == text`."""

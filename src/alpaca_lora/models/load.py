@@ -36,7 +36,8 @@ def resolve_base(base_model: str) -> str:
     if (path / "adapter_config.json").exists():
         raise ModelError(
             f"base_model: {base_model!r} is an adapter, not a base model. Merge it first "
-            f"(alpaca-lora merge {base_model} OUT) and train on OUT."
+            f"(alpaca-lora merge {base_model} OUT) and train on OUT; or go on training the adapter: name it with "
+            f"adapter instead (--adapter {base_model})."
         )
     if not (path / "config.json").exists():
         raise ModelError(f"base_model: {base_model!r} has no config.json, so it is not a transformers model folder.")

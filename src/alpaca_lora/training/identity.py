@@ -1,4 +1,5 @@
-"""What makes a run this run and no other: the settings that change its numbers, its data, base, template, tokenizer.
+"""What makes a run this run and no other: the settings that change its numbers, its data, base, template, tokenizer,
+and the adapter it starts from.
 
 A run is continued only by itself. Settings that change nothing but memory, time, where files go or how often they are
 written may differ.
@@ -15,12 +16,13 @@ from ..errors import ConfigError
 from .files import sha256_of_json
 
 _MAY_DIFFER = {
-    # `data`, `base_model` and `prompt_template` count by their content, not by where it is
-    *("data", "base_model", "prompt_template", "columns", "output_dir", "resume"),
+    # `data`, `base_model`, `adapter` and `prompt_template` count by their content, not by where it is
+    *("data", "base_model", "adapter", "prompt_template", "columns", "output_dir", "resume"),
     *("max_tokens", "gradient_checkpointing", "cpu_offload", "sample_instructions"),
     *("eval_steps", "save_steps", "save_total_limit", "report_to"),
 }
 _CONTENT = {
+    "parent": "the adapter to start from",
     "records": "the records",
     "base_fingerprint": "the base model's weights",
     "tokenizer_fingerprint": "the tokenizer",
@@ -35,7 +37,10 @@ def settings_of(config: FinetuneConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_of(
-    config: FinetuneConfig | Mapping[str, Any], records: str, contract: Mapping[str, Any]
+    config: FinetuneConfig | Mapping[str, Any],
+    records: str,
+    contract: Mapping[str, Any],
+    parent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A run's identity, of a run that starts or from the alpaca_lora.json of one that has.
 
@@ -43,8 +48,14 @@ def identity_of(
         config: Its settings.
         records: Fingerprint of its records.
         contract: The contract, as a mapping.
+        parent: What alpaca_lora.json says of the adapter it starts from, if any.
     """
-    return {"settings": settings_of(config), "records": records, **{key: contract[key] for key in list(_CONTENT)[1:]}}
+    return {
+        "settings": settings_of(config),
+        "records": records,
+        **{key: contract[key] for key in _CONTENT if key not in ("parent", "records")},
+        **({"parent": parent["sha256"]} if parent else {}),
+    }
 
 
 def fingerprint_of(identity: Mapping[str, Any]) -> str:

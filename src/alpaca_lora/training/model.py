@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +24,16 @@ def check_abilities(config: FinetuneConfig) -> None:
         check_bitsandbytes(f"optimizer: {config.optimizer!r}")
 
 
-def trainable_model(config: FinetuneConfig, base: str, placement: Placement) -> Any:
+def trainable_model(
+    config: FinetuneConfig, base: str, placement: Placement, continued: Callable[[Any], Any] | None = None
+) -> Any:
     """A base model with LoRA matrices on it, or with all of its weights trainable.
 
     Args:
         config: The run's settings.
         base: What `resolve_base` gave.
         placement: Device, and dtype of products and frozen weights. Weights that train are float32.
+        continued: Puts the matrices of the adapter the run starts from on a base; new ones are made if left out.
     """
     full = config.method == "full"
     weights = replace(placement, dtype=torch.float32) if full else placement
@@ -41,6 +45,8 @@ def trainable_model(config: FinetuneConfig, base: str, placement: Placement) -> 
         model = load_model(base, weights, 4 if config.method == "qlora" else 8 if config.load_in_8bit else None)
     if full:
         return model.requires_grad_(True)
+    if continued is not None:
+        return continued(model)
     return add_lora(
         model,
         r=config.lora_r,

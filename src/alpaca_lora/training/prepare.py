@@ -33,14 +33,21 @@ class PreparedData:
     described: dict[str, Any]
 
 
-def prepare(config: FinetuneConfig, base: str) -> PreparedData:
-    """Records to examples, checked against the model's config; loads no weights."""
+def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -> PreparedData:
+    """Records to examples, checked against the model's config; loads no weights.
+
+    Args:
+        config: The run's settings.
+        base: What `resolve_base` gave.
+        encoder: Of the adapter the run starts from; if left out, the base's tokenizer with the settings' template.
+    """
     records = load_records(config.data, columns=config.columns)
     size = config.val_set_size if config.val_set_size < 1 else int(config.val_set_size)
     train_records, validation_records = split_records(records, size, config.seed)
-    tokenizer, model_config = load_tokenizer(base), load_config(base)
-    check_pairing(tokenizer, model_config)
-    encoder = Encoder(tokenizer, Template.load(config.prompt_template))
+    if encoder is None:
+        encoder = Encoder(load_tokenizer(base), Template.load(config.prompt_template))
+    model_config = load_config(base)
+    check_pairing(encoder.tokenizer, model_config)
 
     def encode(part: RecordSet) -> Examples:
         return encoder.encode_cached(
@@ -154,7 +161,7 @@ def claim_output_dir(config: FinetuneConfig) -> tuple[Path, dict[str, Any] | Non
 def _read_run_file(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        identity_of(content["config"], content["data"]["fingerprint"], content["contract"])
+        identity_of(content["config"], content["data"]["fingerprint"], content["contract"], content.get("parent"))
         return {**content, "finished": bool(content["finished"])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
