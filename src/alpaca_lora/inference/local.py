@@ -1,91 +1,94 @@
-"""A model that answers instructions on this machine: an adapter on its base, a merged model, or a base.
+"""A model that answers instructions on this machine: adapters on their base, a merged model, or a base.
 
 The prompt is the contract's template, encoded as in training; only new tokens are decoded; generation ends at the
-contract's stop ids.
+contract's stop ids. Answers are made together (batch.py), each the one it would be alone.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
+import psutil
 import torch
 from transformers import GenerationConfig
-from transformers.generation.streamers import BaseStreamer
 
 from ..adapters.contract import Contract, read_contract
 from ..adapters.store import check_finished, is_adapter, load_adapter, named_base
 from ..data.tokens import Encoder
-from ..errors import ConfigError
+from ..errors import AdapterError, ConfigError, DataError, did_you_mean
 from ..models.fingerprint import fingerprint
 from ..models.load import (
     Placement,
     check_pairing,
+    load_config,
     load_model,
     load_tokenizer,
     resolve_base,
 )
 from ..prompts import Template
+from .batch import Answer, Batch, Scheduler, bytes_per_token
+from .completion import Completion
+from .sampling import Sampling
+from .text import GrowingText
+
+BASE = "base"
+"""Name under which an adapter's base answers without it."""
+MAX_ROWS = 32
+"""Most answers made at once."""
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. The default is greedy: the likeliest one, the same answer every time.
+class Voice:
+    """How an adapter, or a base, is asked: its prompt, and where its answers end."""
 
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    max_new_tokens: int = 256
-    """Most tokens of an answer."""
-    temperature: float = 0.0
-    """0 is greedy; higher is more varied."""
-    top_p: float = 1.0
-    """Sample from the likeliest tokens that together have this probability, in (0, 1]."""
-    top_k: int = 0
-    """Sample from this many likeliest tokens; 0 is no limit."""
-    repetition_penalty: float = 1.0
-    """Above 1 makes tokens already used less likely (arXiv 1909.05858)."""
-    num_beams: int = 1
-    """Beams of a beam search; 1 is none."""
-    seed: int | None = None
-    """Makes sampling repeatable."""
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name}: {getattr(self, name)!r} must be {rule}."
-            for name, ok, rule in (
-                ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-                ("temperature", self.temperature >= 0, "at least 0"),
-                ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-                ("top_k", self.top_k >= 0, "at least 0"),
-                ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
-                ("num_beams", self.num_beams >= 1, "at least 1"),
-            )
-            if not ok
-        ]
-        if problems:
-            raise ConfigError(problems)
+    encoder: Encoder
+    stop_ids: list[int]
+    contract: Contract | None = None
+    """What it was trained with; None for a base or another tool's model."""
 
 
 class LocalModel:
-    """A model, its encoder and its stops.
+    """A model and how it is asked; with adapters, each by its name, and the base by the name `base`.
 
     Args:
         model: A transformers or peft model in evaluation mode.
         encoder: Tokenizer and template.
         stop_ids: Generation ends at any of these.
         contract: What the model was trained with; None for a base or another tool's model.
+        name: What it is called among others.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, stop_ids: list[int], contract: Contract | None = None) -> None:
-        self.model, self.encoder, self.stop_ids, self.contract = model, encoder, stop_ids, contract
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        stop_ids: list[int],
+        contract: Contract | None = None,
+        name: str = "model",
+    ) -> None:
+        self.model, self.name = model, name
+        self.voices = {name: Voice(encoder, stop_ids, contract)}
+        self._selected = name
+
+    @property
+    def encoder(self) -> Encoder:
+        """Tokenizer and template of the model, or of its first adapter."""
+        return self.voices[self.name].encoder
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Where answers of the model, or of its first adapter, end."""
+        return self.voices[self.name].stop_ids
+
+    @property
+    def contract(self) -> Contract | None:
+        """What the model, or its first adapter, was trained with."""
+        return self.voices[self.name].contract
 
     @classmethod
     def load(
@@ -95,6 +98,8 @@ class LocalModel:
         base_model: str | None = None,
         prompt_template: str | None = None,
         dtype: str = "auto",
+        also: Sequence[str | Path] = (),
+        force: bool = False,
     ) -> LocalModel:
         """Load an adapter folder, a merged folder, or a base.
 
@@ -103,9 +108,11 @@ class LocalModel:
             base_model: For an adapter: where its base is now, if not where the adapter says.
             prompt_template: For models without a contract; `alpaca` if left out.
             dtype: "auto", "float32" or "bfloat16".
+            also: Further adapters of the same base; each answers under its folder's name.
+            force: Go on where tokenizer, template or base are not those the adapter was trained with.
 
         Raises:
-            AdapterError: the adapter is damaged or belongs to another base.
+            AdapterError: an adapter is damaged or belongs to another base.
             ModelError: the base cannot be loaded.
         """
         check_finished(path)
@@ -115,65 +122,193 @@ class LocalModel:
         base_name = str(path)
         if adapter:
             base_name = base_model or (contract.base_model if contract else named_base(path))
+        elif also:
+            raise AdapterError(f"{path}: is no adapter, so no other adapters can stand beside it; name the adapters.")
         resolved = resolve_base(base_name)
-        tokenizer = load_tokenizer(
-            str(path) if adapter and (Path(path) / "tokenizer_config.json").exists() else resolved
-        )
-        if adapter and contract is None and prompt_template is None:
-            warnings.warn(
-                f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with; template "
-                "'alpaca' is assumed. Name another one with prompt_template.",
-                stacklevel=2,
-            )
-        template = contract.load_template() if contract and prompt_template is None else None
-        encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
+        base = fingerprint(resolved) if adapter and (contract or also) else ""
+        voice = _voice(path, resolved, base, prompt_template, force)
         model = load_model(resolved, placement)
-        check_pairing(tokenizer, model.config)
-        if contract:
-            contract.check_encoder(encoder)
+        check_pairing(voice.encoder.tokenizer, model.config)
+        if not contract:
+            voice = replace(voice, stop_ids=_stop_ids(model, voice.encoder))
         if adapter:
-            if contract:
-                contract.check_base(fingerprint(resolved), path)
             model = load_adapter(model, path, base_name)
-        stops = contract.stop_ids if contract else _stop_ids(model, encoder)
-        return cls(model, encoder, stops, contract)
+        local = cls(model, voice.encoder, voice.stop_ids, voice.contract, name_of(path))
+        if adapter:
+            local.voices[BASE] = voice
+        for folder in also:
+            local.add(folder, base_name, base, force=force)
+        return local
 
-    def generate(self, instruction: str, input: str = "", sampling: Sampling | None = None) -> str:
+    def add(self, folder: str | Path, base_name: str, base_fingerprint: str, *, force: bool = False) -> str:
+        """Put one more adapter on the same base, and return its name.
+
+        Raises:
+            AdapterError: it is damaged, belongs to another base, or its name is taken.
+        """
+        check_finished(folder)
+        if not is_adapter(folder):
+            raise AdapterError(f"{folder}: is no adapter.")
+        name = name_of(folder)
+        if name in self.voices:
+            raise AdapterError(f"{folder}: the name {name!r} is taken by another adapter; rename the folder.")
+        voice = _voice(folder, resolve_base(base_name), base_fingerprint, None, force)
+        load_adapter(self.model, folder, base_name, name)
+        stops = voice.stop_ids or _stop_ids(self.model, voice.encoder)
+        self.voices[name] = replace(voice, stop_ids=stops)
+        return name
+
+    def voice(self, adapter: str | None = None) -> Voice:
+        """How `adapter` is asked; the first one where None.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        name = adapter or self.name
+        if name not in self.voices:
+            raise ConfigError(
+                f"adapter: {name!r} is not loaded.{did_you_mean(name, self.voices)} Loaded: {', '.join(self.voices)}."
+            )
+        return self.voices[name]
+
+    def generate(
+        self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
+    ) -> str:
         """The answer to one instruction."""
-        prompt = self.encoder.prompt_ids(instruction, input)
-        return self.encoder.decode(self._new_ids(prompt, sampling or Sampling()))
+        return self.answers([(instruction, input)], sampling, adapter)[0]
 
-    def stream(self, instruction: str, input: str = "", sampling: Sampling | None = None) -> Iterator[str]:
+    def answers(
+        self,
+        requests: Sequence[tuple[str, str]],
+        sampling: Sampling | None = None,
+        adapter: str | None = None,
+        max_rows: int = MAX_ROWS,
+    ) -> list[str]:
+        """The answers to many instructions, made together.
+
+        Args:
+            requests: Pairs of instruction and input.
+            sampling: How tokens are chosen; greedy if left out.
+            adapter: Who answers; the first one if left out.
+            max_rows: Most answers at once.
+
+        Returns:
+            Answers in the order of the requests.
+
+        Raises:
+            DataError: a prompt is longer than what the model reads.
+        """
+        voice, sampling = self.voice(adapter), sampling or Sampling()
+        prompts = [voice.encoder.prompt_ids(instruction, input) for instruction, input in requests]
+        return [made.text for made in self._complete(prompts, sampling, adapter, max_rows)]
+
+    def complete(self, prompts: Sequence[str], sampling: Sampling, stop: Sequence[str] = ()) -> list[Completion]:
+        """How texts go on, without any template, made together; `stop` are texts that end a continuation."""
+        sampling = replace(sampling, stop=(*sampling.stop, *stop))
+        return self._complete([self.encoder.text_ids(prompt) for prompt in prompts], sampling, None, MAX_ROWS)
+
+    def stream(
+        self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
+    ) -> Iterator[str]:
         """The answer in pieces as they are made; joined they are what `generate` returns."""
         sampling = sampling or Sampling()
         if sampling.num_beams > 1:  # a beam search knows its first word only at the end
-            yield self.generate(instruction, input, sampling)
+            yield self.generate(instruction, input, sampling, adapter)
             return
-        pieces: SimpleQueue[str | BaseException | None] = SimpleQueue()
-        prompt = self.encoder.prompt_ids(instruction, input)
-        streamer = _TextStreamer(self.encoder, self.stop_ids, pieces)
-        thread = threading.Thread(target=self._fill, args=(prompt, sampling, streamer), daemon=True)
-        thread.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-        finally:
-            streamer.stopped = True  # the reader left early: end at the next token
-            thread.join()
+        voice = self.voice(adapter)
+        answer = self.begin(voice.encoder.prompt_ids(instruction, input), sampling, adapter)
+        text, shown = answer.text, 0
+        assert text is not None
+        self.select(adapter or self.name)
+        batch = self.batch()
+        batch.join([answer])
+        while True:
+            if len(text.certain) > shown:
+                yield text.certain[shown:]
+                shown = len(text.certain)
+            if answer.finish_reason:
+                return
+            batch.step()
 
-    def _fill(self, prompt: list[int], sampling: Sampling, streamer: _TextStreamer) -> None:
-        try:
-            self._new_ids(prompt, sampling, streamer)
-        except _ReaderLeft:
-            pass
-        except BaseException as error:  # handed to the reader's thread, which raises it
-            streamer.pieces.put(error)
-        finally:
-            streamer.pieces.put(None)
+    def begin(self, prompt: list[int], sampling: Sampling, adapter: str | None = None, growing: bool = True) -> Answer:
+        """An answer that can join a batch.
 
-    def _new_ids(self, prompt: list[int], sampling: Sampling, streamer: Any = None) -> list[int]:
+        Args:
+            prompt: Ids of the prompt.
+            sampling: How tokens are chosen; what the model's positions have no room for is taken off its limit.
+            adapter: Whose stops end it.
+            growing: Follow its text.
+
+        Raises:
+            DataError: the prompt is longer than what the model reads.
+        """
+        voice = self.voice(adapter)
+        positions = getattr(self.model.config, "max_position_embeddings", None) or 2**31
+        if not 0 < len(prompt) < positions:
+            raise DataError(
+                f"the prompt has {len(prompt)} tokens; the model reads from 1 to {positions - 1}. Shorten it."
+            )
+        limit = min(sampling.max_new_tokens, positions - len(prompt))
+        text = GrowingText(voice.encoder, sampling.stop) if growing or sampling.stop else None
+        return Answer(prompt, replace(sampling, max_new_tokens=limit), voice.stop_ids, text)
+
+    def batch(self) -> Batch:
+        """An empty batch of this model."""
+        return Batch(self.model, self.encoder.eos_id)
+
+    def scheduler(self, max_rows: int = MAX_ROWS) -> Scheduler:
+        """Batches of this model, bounded by `max_rows` and by a part of the memory that is free now."""
+        if self.model.device.type == "cuda":
+            free_bytes = torch.cuda.mem_get_info(self.model.device)[0] // 2
+        else:
+            free_bytes = psutil.virtual_memory().available // 4
+        return Scheduler(self.batch, self.select, max(1, free_bytes // bytes_per_token(self.model)), max_rows)
+
+    def select(self, adapter: str) -> None:
+        """Answer as this adapter from here on."""
+        if adapter == self._selected:
+            return
+        if adapter == BASE:
+            self.model.base_model.disable_adapter_layers()
+        else:
+            if self._selected == BASE:
+                self.model.base_model.enable_adapter_layers()
+            self.model.set_adapter("default" if adapter == self.name else adapter)
+        self._selected = adapter
+
+    def _complete(
+        self, prompts: list[list[int]], sampling: Sampling, adapter: str | None, max_rows: int
+    ) -> list[Completion]:
+        """Rows of like length are computed together, the longest first; whoever has ended makes room for the next."""
+        voice, name = self.voice(adapter), adapter or self.name
+        answers = [self.begin(prompt, sampling, adapter, growing=False) for prompt in prompts]
+        if sampling.num_beams > 1:
+            self.select(name)
+            for answer in answers:
+                self._search(answer)
+        else:
+            waiting = sorted(answers, key=lambda answer: -len(answer.prompt))
+            scheduler = self.scheduler(max_rows)
+            while waiting or len(scheduler):
+                room = scheduler.has_room(waiting)
+                # A prompt at a time would be computed badly: wait until a part of the rows is free.
+                if room and (not len(scheduler) or room >= min(len(waiting), max_rows // 4)):
+                    scheduler.join(name, waiting[:room])
+                    waiting = waiting[room:]
+                scheduler.step()
+        return [
+            Completion(
+                answer.text.certain if answer.text else voice.encoder.decode(answer.ids),
+                "length" if answer.finish_reason == "length" else "stop",
+                len(answer.prompt),
+                len(answer.ids),
+            )
+            for answer in answers
+        ]
+
+    def _search(self, answer: Answer) -> None:
+        """A beam search, by transformers."""
+        sampling = answer.sampling
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
         sampled: dict[str, Any] = {}
@@ -184,57 +319,42 @@ class LocalModel:
             do_sample=sampling.temperature > 0,
             repetition_penalty=sampling.repetition_penalty,
             num_beams=sampling.num_beams,
-            eos_token_id=self.stop_ids,
+            eos_token_id=sorted(answer.stop_ids),
             pad_token_id=self.encoder.eos_id,
             **sampled,
         )
-        ids = torch.tensor([prompt], device=self.model.device)
+        ids = torch.tensor([answer.prompt], device=self.model.device)
         with torch.no_grad():
-            out = self.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=streamer
-            )
-        new = out[0, len(prompt) :].tolist()
-        return new[:-1] if new and new[-1] in self.stop_ids else new
+            out = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        for token in out[0, len(answer.prompt) :].tolist():
+            answer.take(token)
 
 
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
+def name_of(path: str | Path) -> str:
+    """What a model is called in requests: its folder's name, in letters, digits, `_` and `-`, at most 64."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name or Path(path).resolve().name).strip("-")[:64]
+    return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
 
 
-class _ReaderLeft(Exception):
-    pass
-
-
-class _TextStreamer(BaseStreamer):
-    """Receives new ids from `model.generate` and hands on the text that is certain."""
-
-    def __init__(self, encoder: Encoder, stop_ids: list[int], pieces: SimpleQueue[str | BaseException | None]) -> None:
-        self.encoder, self.stop_ids, self.pieces = encoder, stop_ids, pieces
-        self.ids: list[int] = []
-        self.shown = 0
-        self.prompt_seen = self.stopped = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self.stopped:
-            raise _ReaderLeft
-        if not self.prompt_seen:  # the first call brings the prompt
-            self.prompt_seen = True
-            return
-        new = [token for token in value.flatten().tolist() if token not in self.stop_ids]
-        self.ids += new
-        # SentencePiece decodes a run of byte tokens as a whole: one more byte can change what the run says.
-        if new and _BYTE.fullmatch(self.encoder.tokenizer.convert_ids_to_tokens(new[-1]) or ""):
-            return
-        text = self.encoder.decode(self.ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # a character whose bytes are not all there yet
-            self._show(text)
-
-    def end(self) -> None:
-        self._show(self.encoder.decode(self.ids))
-
-    def _show(self, text: str) -> None:
-        if len(text) > self.shown:
-            self.pieces.put(text[self.shown :])
-            self.shown = len(text)
+def _voice(path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool) -> Voice:
+    """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
+    contract, adapter = read_contract(path), is_adapter(path)
+    own = adapter and (Path(path) / "tokenizer_config.json").exists()
+    tokenizer = load_tokenizer(str(path) if own else base)
+    if adapter and contract is None and prompt_template is None:
+        warnings.warn(
+            f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with, nor on which base "
+            "and tokenizer: none of it can be checked, and template 'alpaca' is assumed. Name another one with "
+            "prompt_template.",
+            stacklevel=4,
+        )
+    template = contract.load_template() if contract and prompt_template is None else None
+    encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
+    if contract:
+        size = load_config(base).vocab_size
+        contract.check(encoder, base_fingerprint if adapter else None, path, vocab_size=size, force=force)
+    stops = sorted({*contract.stop_ids, encoder.eos_id}) if contract else []
+    return Voice(encoder, stops, contract)
 
 
 def _stop_ids(model: Any, encoder: Encoder) -> list[int]:

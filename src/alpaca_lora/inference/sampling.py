@@ -1,0 +1,102 @@
+"""How the next token is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. The default is greedy: the likeliest one, the same answer every time.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    max_new_tokens: int = 256
+    """Most tokens of an answer."""
+    temperature: float = 0.0
+    """0 is greedy; higher is more varied."""
+    top_p: float = 1.0
+    """Sample from the likeliest tokens that together have this probability, in (0, 1]."""
+    top_k: int = 0
+    """Sample from this many likeliest tokens; 0 is no limit."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens already used less likely (arXiv 1909.05858)."""
+    num_beams: int = 1
+    """Beams of a beam search; 1 is none."""
+    seed: int | None = None
+    """Makes sampling repeatable, whatever else is answered at the same time."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer and are not part of it, beside the stops the model was trained with."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: {getattr(self, name)!r} must be {rule}."
+            for name, ok, rule in (
+                ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+                ("temperature", self.temperature >= 0, "at least 0"),
+                ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+                ("top_k", self.top_k >= 0, "at least 0"),
+                ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+                ("num_beams", self.num_beams >= 1, "at least 1"),
+                ("stop", all(self.stop) and not isinstance(self.stop, str), "texts of at least one character"),
+            )
+            if not ok
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+
+class Sampler:
+    """Chooses one answer's tokens, with random numbers of its own.
+
+    Args:
+        sampling: The rule.
+        device: Where the logits are.
+    """
+
+    def __init__(self, sampling: Sampling, device: torch.device) -> None:
+        from transformers import (
+            LogitsProcessorList,
+            RepetitionPenaltyLogitsProcessor,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        self.random = None
+        steps: list[Any] = []  # in the order of transformers' own generate
+        if sampling.repetition_penalty != 1:
+            steps.append(RepetitionPenaltyLogitsProcessor(float(sampling.repetition_penalty)))
+        if sampling.temperature > 0:
+            self.random = torch.Generator(device)
+            if sampling.seed is None:
+                self.random.seed()
+            else:
+                self.random.manual_seed(sampling.seed)
+            if sampling.temperature != 1:
+                steps.append(TemperatureLogitsWarper(float(sampling.temperature)))
+            if sampling.top_k:
+                steps.append(TopKLogitsWarper(sampling.top_k))
+            if sampling.top_p < 1:
+                steps.append(TopPLogitsWarper(sampling.top_p))
+        self.steps = LogitsProcessorList(steps)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the choice is the likeliest token and nothing else, so that many rows can choose at once."""
+        return self.random is None and not self.steps
+
+    def choose(self, ids: Sequence[int], logits_V: torch.Tensor) -> int:
+        """The next token after `ids`."""
+        scores_1V = self.steps(torch.tensor([ids], device=logits_V.device), logits_V[None].float())
+        if self.random is None:
+            return int(scores_1V.argmax())
+        return int(torch.multinomial(scores_1V.softmax(-1), 1, generator=self.random))

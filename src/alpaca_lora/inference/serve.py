@@ -1,0 +1,111 @@
+"""Runs an application on a local port until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from importlib.util import find_spec
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, MissingDependencyError
+from .guard import Guard, check_bind
+
+if TYPE_CHECKING:
+    from .local import LocalModel
+    from .moderation import Moderation
+
+GRACE_SECONDS = 5
+"""How long answers may go on once the server was told to stop."""
+
+
+def serve_model(
+    load: Callable[[], LocalModel],
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    web: bool,
+    max_rows: int,
+    max_waiting: int,
+    moderation: Moderation | None,
+    ready: Callable[[str], None],
+) -> None:
+    """Take the port, load the model, and answer until told to stop; see `api.serve`."""
+    if web and not find_spec("gradio"):
+        raise MissingDependencyError("the page needs more packages: pip install 'alpaca-lora[web]'")
+    listening = listen(host, port, token)
+    with listening:
+        from .engine import Engine
+        from .server import make_app
+
+        engine = Engine(load(), max_rows=max_rows, max_waiting=max_waiting)
+        app = make_app(engine, moderation)
+        if web:
+            from .web import add_page
+
+            app = add_page(app, engine, moderation)
+        ready(url_of(listening, token))
+        run(app, listening, token, engine.close)
+
+
+def listen(host: str, port: int, token: str | None = None) -> socket.socket:
+    """Take a port, before anything that takes time.
+
+    Args:
+        host: This machine's own address, or, with a token, any.
+        port: 0 is one that is free.
+        token: What clients must present.
+
+    Raises:
+        ConfigError: an address that is not protected, or a port that is taken.
+        MissingDependencyError: the extra `serve` is not installed.
+    """
+    if not (find_spec("fastapi") and find_spec("uvicorn")):
+        raise MissingDependencyError("serving needs more packages: pip install 'alpaca-lora[serve]'")
+    check_bind(host, token)
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        listening.close()
+        reason = f"port: {port} on {host} cannot be used ({error})."
+        raise ConfigError(f"{reason} Give another one; 0 takes one that is free.") from error
+    return listening
+
+
+def url_of(listening: socket.socket, token: str | None = None) -> str:
+    """The address to open in a browser; with a token, it holds it."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+
+
+def run(app: Any, listening: socket.socket, token: str | None = None, close: Callable[[], None] = lambda: None) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests that are going on then get a few seconds to end.
+
+    Args:
+        app: An ASGI application.
+        listening: What `listen` gave.
+        token: What clients must present.
+        close: Ends what is still going on after those seconds.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, Thread(target=close, daemon=True).start)
+            await super().shutdown(sockets)
+
+    host, port = listening.getsockname()[:2]
+    config = uvicorn.Config(
+        Guard(app, host, port, token),
+        log_level="warning",
+        access_log=False,  # it would hold what is asked for
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS + 5,
+    )
+    Server(config).run(sockets=[listening])
