@@ -23,10 +23,11 @@ quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records an
 	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR)
 	$(BIN)/alpaca-lora merge $(RUN_DIR) $(RUN_DIR)-merged
 
-# A process a core, with one thread each: two processes of two threads would wait for each other.
+# A process a core, with one thread each: two processes of two threads would wait for each other. Each gets whole files,
+# in the order of tests/conftest.py.
 test: .venv/.ready-dev  ## run the tests; no network is used
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	  $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.ready-dev  ## check style and formatting
 	$(BIN)/ruff check .

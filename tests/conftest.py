@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -18,6 +19,12 @@ from alpaca_lora.models import demo, load
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported; nothing is fetched in tests
 
 USER_CACHE = demo.cache_dir()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: `make test` gives out whole files; a long one at the end would run alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +45,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """Keep what is loaded by now, libraries above all, out of later garbage collections; a Trainer makes one a run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +142,45 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def short_tokenizers(sentencepiece_tokenizer: Any, bpe_tokenizer: Any, tmp_path_factory: Any) -> dict[str, Any]:
+    """Both kinds, by name, with 4,000 of their tokens: what is paid for by the token costs little with them."""
+    kinds = {"sentencepiece": sentencepiece_tokenizer, "bpe": bpe_tokenizer}
+    return {kind: _shortened(tokenizer, 4_000, tmp_path_factory.mktemp(kind)) for kind, tokenizer in kinds.items()}
+
+
+@pytest.fixture(scope="session")
+def short_base(tiny_llama: Callable[..., Any], short_tokenizers: dict[str, Any], tmp_path_factory: Any) -> str:
+    """As `tiny_base`, with the short tokenizer: for tests that ask how a run goes, not what its tokens are (1 MB)."""
+    tokenizer = short_tokenizers["sentencepiece"]
+    return _save(tiny_llama(len(tokenizer), hidden=32), tokenizer, tmp_path_factory.mktemp("short"))
+
+
+@pytest.fixture(scope="session")
+def short_base_bpe(tiny_llama: Callable[..., Any], short_tokenizers: dict[str, Any], tmp_path_factory: Any) -> str:
+    """As `tiny_base_bpe`, with the short tokenizer."""
+    model = tiny_llama(len(short_tokenizers["bpe"]), hidden=32, kv_heads=2, tie=True)
+    return _save(model, short_tokenizers["bpe"], tmp_path_factory.mktemp("short_bpe"))
+
+
+def _shortened(tokenizer: Any, size: int, folder: Path) -> Any:
+    """The first `size` tokens of a tokenizer, and the merges among them, as one of its kind; texts become longer."""
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    model = content["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    first = size - 100
+    letters = [text for text in tokens[first:] if len(text) == 1]  # SentencePiece's come last, the commonest first
+    kept = [*tokens[:first], *(letters or tokens[first:])[:100]]
+    model["vocab"] = {text: id for id, text in enumerate(kept)}
+    model["merges"] = [pair for pair in model["merges"] if {*pair, "".join(pair)} <= model["vocab"].keys()]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
 def records() -> list[Record]:
     """A dozen short records, five of them with an input."""
     return [
@@ -148,3 +201,24 @@ def records() -> list[Record]:
         Record("Write Python that prints 1 to 3.", "", "for i in range(1, 4):\n    print(i)"),
         Record("Why is the sky blue?", "", "Air scatters blue light more than red light."),
     ]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium with an empty profile that asks nobody for anything by itself.
+
+    Where none is installed, tests that need it are skipped, and with CI=true they fail.
+    """
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "no Chromium is installed; on Debian: apt-get install chromium"
+        )
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
+    flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, headless=True, args=flags)
+        yield chromium
+        chromium.close()

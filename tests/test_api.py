@@ -22,9 +22,9 @@ def rows(records):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_base, rows, tmp_path_factory):
+def run(short_base, rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "api"
-    return finetune(base_model=tiny_base, data=rows, output_dir=out, **SETTINGS)
+    return finetune(base_model=short_base, data=rows, output_dir=out, **SETTINGS)
 
 
 # The package
@@ -87,8 +87,8 @@ def test_a_run_answers_and_merges(run, tmp_path):
     assert answer == generate(tmp_path / "merged", "Name a cat.", max_new_tokens=5)
 
 
-def test_merging_with_the_base_somewhere_else(run, tiny_base, tmp_path):
-    merge(run.adapter_dir, tmp_path / "merged", base_model=tiny_base)
+def test_merging_with_the_base_somewhere_else(run, short_base, tmp_path):
+    merge(run.adapter_dir, tmp_path / "merged", base_model=short_base)
     with pytest.raises(ModelError, match="no such folder"):
         merge(run.adapter_dir, tmp_path / "again", base_model="/nowhere")
 
@@ -101,9 +101,9 @@ def test_sampling_settings_are_checked(run):
 # How finetune takes its settings
 
 
-def test_a_whole_config_a_file_or_settings(tiny_base, rows, tmp_path):
+def test_a_whole_config_a_file_or_settings(short_base, rows, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps(rows), encoding="utf-8")
-    values = {**SETTINGS, "base_model": tiny_base, "data": str(tmp_path / "data.json"), "max_steps": 1}
+    values = {**SETTINGS, "base_model": short_base, "data": str(tmp_path / "data.json"), "max_steps": 1}
     (tmp_path / "recipe.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML too
     config = FinetuneConfig(**values, output_dir=str(tmp_path / "a"))
     runs = [finetune(config), finetune(recipe=str(tmp_path / "recipe.yaml"), output_dir=tmp_path / "b")]
@@ -111,8 +111,8 @@ def test_a_whole_config_a_file_or_settings(tiny_base, rows, tmp_path):
     assert (tmp_path / "data.json").as_posix() in (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_config_and_settings_together_are_refused(tiny_base, tmp_path):
-    config = FinetuneConfig(base_model=tiny_base, data="seeds", output_dir=str(tmp_path))
+def test_a_config_and_settings_together_are_refused(short_base, tmp_path):
+    config = FinetuneConfig(base_model=short_base, data="seeds", output_dir=str(tmp_path))
     with pytest.raises(ConfigError, match="give either a config, or a recipe and settings, not both"):
         finetune(config, max_steps=3)
 
@@ -126,30 +126,30 @@ def test_wrong_settings_are_reported_together_and_before_anything_happens(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dataset_and_other_columns(tiny_base, tmp_path):
+def test_a_dataset_and_other_columns(short_base, tmp_path):
     from datasets import Dataset
 
     data = Dataset.from_list([{"question": f"Say {word}.", "answer": word} for word in ("one", "two", "three", "four")])
     columns = {"instruction": "question", "output": "answer"}
     settings = {**SETTINGS, "val_set_size": 0, "batch_size": 2, "max_steps": 1}
-    run = finetune(base_model=tiny_base, data=data, columns=columns, output_dir=tmp_path / "out", **settings)
+    run = finetune(base_model=short_base, data=data, columns=columns, output_dir=tmp_path / "out", **settings)
     content = json.loads((tmp_path / "out" / "alpaca_lora.json").read_text(encoding="utf-8"))
     assert content["config"]["data"] == "<Dataset>"
     assert content["data"]["train_records"] == 4
     assert run.metrics["eval_loss_before"] is None
 
 
-def test_bad_data_leaves_no_adapter(tiny_base, tmp_path):
+def test_bad_data_leaves_no_adapter(short_base, tmp_path):
     with pytest.raises(DataError, match="record 1.*'output'"):
-        finetune(base_model=tiny_base, data=[{"instruction": "a", "outptu": "b"}], output_dir=tmp_path / "out")
+        finetune(base_model=short_base, data=[{"instruction": "a", "outptu": "b"}], output_dir=tmp_path / "out")
     assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
 # inspect
 
 
-def test_inspect_reports_without_loading_weights(rows, tiny_base, tmp_path):
-    report = inspect(rows, tiny_base, cutoff_len=64)
+def test_inspect_reports_without_loading_weights(rows, short_base, tmp_path):
+    report = inspect(rows, short_base, cutoff_len=64)
     assert report.rows["records"] == "12 from <list>"
     assert report.rows["ending in EOS"] == "100%"
     assert "records" in str(report)
@@ -159,9 +159,9 @@ def test_inspect_reports_without_loading_weights(rows, tiny_base, tmp_path):
     assert list(Path(tmp_path).iterdir()) == []
 
 
-def test_inspect_takes_the_settings_of_finetune(rows, tiny_base):
-    longest = inspect(rows, tiny_base).rows["example length"].split()[-1]
-    assert inspect(rows, tiny_base, cutoff_len=int(longest)).rows["response cut"] == "none"
-    assert inspect(rows, tiny_base, cutoff_len=int(longest) - 1).rows["response cut"] == "1 (record 4)"
+def test_inspect_takes_the_settings_of_finetune(rows, short_base):
+    longest = inspect(rows, short_base).rows["example length"].split()[-1]
+    assert inspect(rows, short_base, cutoff_len=int(longest)).rows["response cut"] == "none"
+    assert inspect(rows, short_base, cutoff_len=int(longest) - 1).rows["response cut"] == "1 (record 6)"
     with pytest.raises(ConfigError, match="'cutoff' is not a setting. Did you mean 'cutoff_len'"):
-        inspect(rows, tiny_base, cutoff=64)
+        inspect(rows, short_base, cutoff=64)

@@ -38,6 +38,18 @@ def desk(tmp_path: Path, demo_base: str, records: Any) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def small_demo(demo_base: str, short_base_bpe: str, cache: Path, tmp_path_factory: Any, monkeypatch: Any) -> None:
+    """What says `demo` gets a tiny model of its kind out of the cache; README's Python takes the demo model itself."""
+    home = tmp_path_factory.mktemp("small_demo")
+    for entry in cache.parent.iterdir():
+        if entry != cache:
+            (home / entry.name).symlink_to(entry.resolve())
+    (home / cache.name).mkdir()
+    (home / cache.name / Path(demo_base).name).symlink_to(short_base_bpe)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+
+
 @pytest.mark.slow
 def test_readme_python(desk):
     (block,) = blocks("python")
@@ -47,14 +59,14 @@ def test_readme_python(desk):
 
 
 @pytest.mark.slow
-def test_readme_commands(desk):
+def test_readme_commands(desk, small_demo):
     (block,) = blocks("bash")
     out = run(["bash", "-euc", block], desk)
     assert "supervised tokens" in out and "Merged folder: runs/mine-merged" in out
 
 
 @pytest.mark.slow
-def test_examples(desk):
+def test_examples(desk, small_demo):
     assert "'loss'" in run([sys.executable, str(ROOT / "examples" / "finetune.py"), "run"], desk)
     assert "merged into" in run([sys.executable, str(ROOT / "examples" / "merge_adapter.py"), "run", "merged"], desk)
 

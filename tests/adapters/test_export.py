@@ -22,7 +22,7 @@ from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, MissingDependencyError, ModelError
 from alpaca_lora.prompts import Template
 
-BASES = {"sentencepiece": "tiny_base", "bpe": "tiny_base_bpe"}
+BASES = {"sentencepiece": "short_base", "bpe": "short_base_bpe"}
 INSTRUCTIONS = (
     "Name a cat.",
     " leading, trailing ",
@@ -34,12 +34,12 @@ INSTRUCTIONS = (
 
 
 @pytest.fixture(scope="module", params=BASES)
-def model(request, tmp_path_factory):
+def model(request, short_tokenizers, tmp_path_factory):
     """A folder as merge writes it."""
     folder = tmp_path_factory.mktemp("merged") / request.param
     shutil.copytree(request.getfixturevalue(BASES[request.param]), folder)
-    tokenizer = request.getfixturevalue(f"{request.param}_tokenizer")
-    write_run_file(folder, Contract.of(Encoder(tokenizer, Template.load("alpaca")), "a hub id", "of old"))
+    encoder = Encoder(short_tokenizers[request.param], Template.load("alpaca"))
+    write_run_file(folder, Contract.of(encoder, "a hub id", "of old"))
     return folder
 
 
@@ -190,10 +190,11 @@ def test_the_demo_model_as_gguf(demo_base, bpe_tokenizer, tmp_path):
 
 
 @pytest.fixture
-def copy(tiny_base, sentencepiece_tokenizer, tmp_path):
+def copy(short_base, short_tokenizers, tmp_path):
     """A folder to damage."""
-    folder = Path(shutil.copytree(tiny_base, tmp_path / "model"))
-    write_run_file(folder, Contract.of(Encoder(sentencepiece_tokenizer, Template.load("alpaca")), "a hub id", "of old"))
+    folder = Path(shutil.copytree(short_base, tmp_path / "model"))
+    encoder = Encoder(short_tokenizers["sentencepiece"], Template.load("alpaca"))
+    write_run_file(folder, Contract.of(encoder, "a hub id", "of old"))
     return folder
 
 
@@ -238,7 +239,7 @@ def test_an_out_that_is_there(copy, tmp_path):
         ({"model_type": "qwen2"}, "is a 'qwen2' model; only LLaMA models are written as GGUF"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "has rope type 'linear'"),
         ({"attention_bias": True}, "has biases, which could not be verified"),
-        ({"vocab_size": 31_999}, "the tokenizer has ids up to 31999, the model's embedding 31999 rows"),
+        ({"vocab_size": 3_999}, "the tokenizer has ids up to 3999, the model's embedding 3999 rows"),
     ],
 )
 def test_models_that_gguf_cannot_hold(copy, tmp_path, values, reason):

@@ -89,7 +89,7 @@ class Zygote:
         """End the process."""
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def free_port() -> int:

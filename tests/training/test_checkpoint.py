@@ -119,9 +119,9 @@ def test_a_disk_with_too_little_room(tmp_path):
     check_space(tmp_path, 1, "nothing much")
 
 
-def test_the_newest_and_the_best_are_kept(tiny_base, tmp_path):
+def test_the_newest_and_the_best_are_kept(short_base, tmp_path):
     run = finetune(
-        base_model=tiny_base,
+        base_model=short_base,
         data="seeds",
         output_dir=tmp_path / "out",
         val_set_size=10,
@@ -129,7 +129,7 @@ def test_the_newest_and_the_best_are_kept(tiny_base, tmp_path):
         max_steps=8,
         learning_rate=1.0,  # it gets worse and worse: the first checkpoint is the best
         lr_scheduler="constant",
-        cutoff_len=64,
+        cutoff_len=128,
         eval_steps=1,
         save_steps=1,
         save_total_limit=2,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -226,35 +223,3 @@ def test_five_steps_equal_those_of_a_plain_trainer(tiny_llama, tmp_path, layout)
     expected, found = losses_of(plain), losses_of(ours)
     assert len(expected) == 5 and expected[0] - expected[-1] > 0.01
     assert found == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("layout", ["padded", "tree"])
-def test_two_ranks_have_the_curve_of_one(tiny_base, tmp_path, layout):
-    settings = {
-        "base_model": tiny_base,
-        "data": "seeds",
-        "layout": layout,
-        "lora_dropout": 0,
-        "lora_target_modules": "all-linear",
-        "learning_rate": 0.01,
-        "batch_size": 16,
-        "max_tokens": 1024,
-        "max_steps": 3,
-        "val_set_size": 20,
-    }
-    options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    curves = []
-    for name, command in (("one", [sys.executable]), ("two", launcher)):
-        subprocess.run(
-            [*command, "-m", "alpaca_lora", "finetune", *options, "--output_dir", str(tmp_path / name)],
-            check=True,
-            capture_output=True,
-            timeout=240,
-        )
-        curves.append([json.loads(line) for line in (tmp_path / name / "history.jsonl").read_text().splitlines()])
-    one, two = curves
-    assert [line["step"] for line in one] == [line["step"] for line in two] == [0, 1, 2, 3, 3]
-    for key in ("loss", "eval_loss", "supervised_tokens", "grad_norm"):
-        expected = [line[key] for line in one if key in line]
-        assert [line[key] for line in two if key in line] == pytest.approx(expected, rel=1e-5)

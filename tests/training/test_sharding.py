@@ -1,4 +1,4 @@
-"""Sharded runs over gloo, on the real FSDP2 path (faults/zygote.py): one process's curve, checkpoints, the folder."""
+"""Runs of several processes over gloo, copies or shards (faults/zygote.py): one process's curve, checkpoints, files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FLOAT32 = Placement(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_base):
+def settings(short_base):
     return {
-        "base_model": tiny_base,
+        "base_model": short_base,
         "data": "seeds",
         "lora_dropout": 0,
         "learning_rate": 0.003,
         "batch_size": 16,
         "cutoff_len": 256,
         "max_tokens": 1024,
-        "max_steps": 10,
+        "max_steps": 8,
         "val_set_size": 20,
         "eval_steps": 100,
         "save_steps": 100,
@@ -52,27 +52,32 @@ def command(out, settings, *torchrun):
 
 
 @pytest.fixture(scope="module")
-def launch():
-    """Runs to the end, sharded or not; what was printed."""
+def run():
     with zygote() as (run, _):
+        yield run
 
-        def launch(out, settings, ranks=1):
-            sharded = settings.get("fsdp") == "true"
-            ended = run.run(options(out, settings), ranks=ranks, fsdp=sharded)
-            assert ended.code == 0, ended.printed
-            return ended.printed
 
-        yield launch
+@pytest.fixture(scope="module")
+def launch(run):
+    """Runs to the end, sharded or not; what was printed."""
+
+    def launch(out, settings, ranks=1):
+        sharded = settings.get("fsdp") == "true"
+        ended = run.run(options(out, settings), ranks=ranks, fsdp=sharded)
+        assert ended.code == 0, ended.printed
+        return ended.printed
+
+    return launch
 
 
 def history(out):
     return [json.loads(line) for line in (Path(out) / "history.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def assert_same_curve(found, expected):
+def assert_same_curve(found, expected, norm=1e-3):
+    """`norm`: torch's norm of a million float32 values is good to 1e-4 only, and shards are normed apart."""
     assert [line["step"] for line in found] == [line["step"] for line in expected]
-    # torch's norm of a million float32 values is good to 1e-4 only, and shards are normed apart
-    for key, rel in (("loss", 1e-5), ("eval_loss", 1e-5), ("supervised_tokens", 0), ("grad_norm", 1e-3)):
+    for key, rel in (("loss", 1e-5), ("eval_loss", 1e-5), ("supervised_tokens", 0), ("grad_norm", norm)):
         wanted = [line[key] for line in expected if key in line]
         assert [line[key] for line in found if key in line] == pytest.approx(wanted, rel=rel)
 
@@ -81,7 +86,7 @@ def assert_same_curve(found, expected):
 def sharded_full(launch, settings, tmp_path_factory):
     """Full fine-tuning on two ranks."""
     out = tmp_path_factory.mktemp("sharded") / "two"
-    chosen = {**settings, "method": "full", "fsdp": "true", "save_steps": 5}
+    chosen = {**settings, "method": "full", "fsdp": "true", "save_steps": 4}
     return out, chosen, launch(out, chosen, 2)
 
 
@@ -115,24 +120,30 @@ def test_a_step_of_128_is_128_examples_on_any_number_of_ranks(launch, settings, 
     ],
     ids=lambda change: f"{change['method']}-{change['layout']}",
 )
-def test_other_sharded_runs_have_the_curve_of_one(launch, settings, tmp_path, change):
-    launch(tmp_path / "one", {**settings, **change})
-    launch(tmp_path / "two", {**settings, **change, "fsdp": "true"}, 2)
-    assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"))
+def test_copies_and_shards_have_the_curve_of_one(launch, settings, tmp_path, change):
+    settings = {**settings, **change, "max_steps": 5}
+    launch(tmp_path / "one", settings)
+    launch(tmp_path / "shards", {**settings, "fsdp": "true"}, 2)
+    assert_same_curve(history(tmp_path / "shards"), history(tmp_path / "one"))
     if change["method"] == "lora":
-        one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
-        assert one.keys() == two.keys()
-        for name, tensor in one.items():
-            torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+        launch(tmp_path / "copies", settings, 2)
+        assert_same_curve(history(tmp_path / "copies"), history(tmp_path / "one"), norm=1e-5)
+        one, *others = (
+            load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "shards", "copies")
+        )
+        for other in others:
+            assert other.keys() == one.keys()
+            for name, tensor in one.items():
+                torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_a_sharded_checkpoint_resumes_on_one_rank_and_on_two(launch, sharded_full, tmp_path):
     out, chosen, _ = sharded_full
-    shards = out / "checkpoints" / "checkpoint-5" / "pytorch_model_fsdp_0"
+    shards = out / "checkpoints" / "checkpoint-4" / "pytorch_model_fsdp_0"
     assert len(list(shards.glob("*.distcp"))) == 2  # each rank wrote its own
     for ranks in (1, 2):
         again = tmp_path / f"on-{ranks}"
-        shutil.copytree(out, again, ignore=shutil.ignore_patterns("checkpoint-10", "*.safetensors"))
+        shutil.copytree(out, again, ignore=shutil.ignore_patterns("checkpoint-8", "*.safetensors"))
         file = again / "alpaca_lora.json"
         file.write_text(
             file.read_text(encoding="utf-8").replace('"finished": true', '"finished": false'), encoding="utf-8"
@@ -169,7 +180,7 @@ def test_the_folder_of_a_sharded_run_loads_in_plain_transformers(sharded_full, s
 # The folder
 
 
-@pytest.mark.parametrize("base", ["tiny_base", "tiny_base_bpe"])
+@pytest.mark.parametrize("base", ["short_base", "short_base_bpe"])
 def test_a_model_is_written_shard_by_shard(request, base, tmp_path):
     model = load_model(request.getfixturevalue(base), FLOAT32)
     save_model(model, tmp_path, torch.float32, shard_bytes=100_000)
@@ -179,8 +190,8 @@ def test_a_model_is_written_shard_by_shard(request, base, tmp_path):
         assert torch.equal(tensor, expected), name
 
 
-def test_a_model_with_nan_is_not_written(tiny_base, tmp_path):
-    model = load_model(tiny_base, FLOAT32)
+def test_a_model_with_nan_is_not_written(short_base, tmp_path):
+    model = load_model(short_base, FLOAT32)
     with torch.no_grad():
         model.model.norm.weight[3] = float("nan")
     with pytest.raises(TrainingError, match=r"1 weights hold NaN or Inf, first \['model.norm.weight'\]"):
@@ -195,17 +206,11 @@ def test_one_process_has_nothing_to_shard_over(settings, tmp_path):
         finetune(output_dir=tmp_path / "out", **{**settings, "fsdp": True})
 
 
-def test_on_cpus_accelerate_would_quietly_train_copies(settings, tmp_path):
-    done = subprocess.run(
-        command(tmp_path / "out", {**settings, "fsdp": "true"}, "--standalone", "--nproc_per_node=2"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 1
-    assert "alpaca-lora (rank 0): fsdp: there is no GPU here" in done.stderr
-    assert not any((tmp_path / "out").iterdir())
+def test_on_cpus_accelerate_would_quietly_train_copies(run, settings, tmp_path):
+    ended = run.run(options(tmp_path / "out", {**settings, "fsdp": "true"}), ranks=2)
+    assert ended.code != 0
+    assert ": fsdp: there is no GPU here" in ended.printed
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
 def test_parameters_that_are_not_sharded_stop_the_run(tiny_llama):
@@ -236,6 +241,7 @@ def children(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_two_nodes_finish_a_run(settings, tmp_path):
     agents = start_nodes(tmp_path / "out", {**settings, "max_steps": 2})
@@ -245,6 +251,7 @@ def test_two_nodes_finish_a_run(settings, tmp_path):
     assert [line["step"] for line in history(tmp_path / "out")] == [0, 1, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_a_killed_rank_ends_the_job(settings, tmp_path):
     agents = start_nodes(tmp_path / "out", {**settings, "max_steps": 10_000})
