@@ -98,8 +98,8 @@ def main() -> None:
     code = server.wait(60)
     print(f"{options.clients} clients, {seconds:.0f} s: " + ", ".join(f"{n} {what}" for what, n in found.most_common()))
     print(
-        f"memory: {max(memory[:third]):.0f} MiB at most in the first third, {max(memory[-third:]):.0f} MiB in the last; "
-        f"SIGTERM: exit code {code}"
+        f"memory: {max(memory[:third]):.0f} MiB at most in the first third, {max(memory[-third:]):.0f} MiB in the "
+        f"last; SIGTERM: exit code {code}"
     )
 
 

@@ -194,7 +194,7 @@ def test_in_the_manifest(folders):
 
 @pytest.mark.parametrize(("field", "value"), [("file", "../x.safetensors"), ("files", "../x.json")])
 def test_a_manifest_that_points_outside(folders, field, value):
-    from alpaca_lora.training.files import sha256_of_json
+    from alpaca_lora.data.files import sha256_of_json
 
     path = folders / "diff" / "diff.json"
     content = json.loads(path.read_text(encoding="utf-8"))["content"]

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..data.files import write_atomically
 from ..data.tokens import Encoder
 from ..errors import AdapterError
 from ..prompts import Template
 from ..training.checkpoint import versions
-from ..training.files import write_atomically
 
 NAME = "alpaca_lora.json"
 

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
+from ..data.files import sha256_of_file, sha256_of_json
 from ..errors import AdapterError, ModelError
-from ..training.files import sha256_of_file, sha256_of_json
 from .shards import (
     DTYPES,
     INDEX,

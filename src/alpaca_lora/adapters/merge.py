@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import torch
 
+from ..data.files import sha256_of_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ModelError
 from ..models.fingerprint import fingerprint
 from ..models.load import load_config, load_tokenizer
 from ..prompts import Template
 from ..training.checkpoint import versions
-from ..training.files import sha256_of_file
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .contract import Contract, read_contract, settle, write_run_file
 from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index

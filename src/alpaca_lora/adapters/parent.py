@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import FinetuneConfig
+from ..data.files import sha256_of_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError
 from ..models.load import load_tokenizer, processes
 from ..prompts import Template
-from ..training.files import sha256_of_file
 from .contract import NAME, Contract, read_contract, read_run_file, settle
 from .store import CONFIG, WEIGHTS, check_finished, is_adapter, load_adapter, named_base, read_adapter
 from .updates import PLAIN_INITS

@@ -29,9 +29,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from ..data.files import sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..errors import TrainingError
 from ..models.load import processes
-from .files import sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from .history import read_history
 
 _PACKAGES = ("alpaca-lora", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")

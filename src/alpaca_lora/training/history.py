@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .files import write_atomically
+from ..data.files import write_atomically
 
 NAME = "history.jsonl"
 

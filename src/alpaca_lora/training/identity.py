@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import FinetuneConfig
+from ..data.files import sha256_of_json
 from ..errors import ConfigError
-from .files import sha256_of_json
 
 _MAY_DIFFER = {
     # `data`, `base_model`, `adapter` and `prompt_template` count by their content, not by where it is

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and have it on the disk before returning."""
+def write_atomically(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file whole or not at all, and have it on the disk before returning; `errors` as for `open`."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
+    with part.open("w", encoding="utf-8", errors=errors, newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

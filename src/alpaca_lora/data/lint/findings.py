@@ -1,0 +1,113 @@
+"""The checks of lint, by name, and what one of them finds in a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Severity = Literal["error", "warn"]
+
+EXCERPT_CHARACTERS = 100
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kind of fault.
+
+    Attributes:
+        severity: "error" is wrong whatever the data is for; "warn" wants a look.
+        meaning: What a finding says, in one sentence.
+        advice: What to do about it, in one sentence.
+    """
+
+    severity: Severity
+    meaning: str
+    advice: str
+
+
+CHECKS: dict[str, Check] = {
+    "unusable": Check("error", "The row is no record, so training refuses the data.", "Mend or remove the row."),
+    "empty-output": Check("error", "The output is blank.", "Fill it in or remove the record; --fix removes it."),
+    "placeholder": Check(
+        "error", "The output stands for an answer that was never filled in.", "Remove the record; --fix does."
+    ),
+    "duplicate": Check(
+        "error", "All three texts are those of an earlier record.", "Keep the first; --fix removes the others."
+    ),
+    "noinput": Check(
+        "error", "The marker for an absent input was left in.", "Leave the input empty; --fix does, in inputs."
+    ),
+    "whitespace": Check("warn", "A text begins or ends with white space.", "Trim it; --fix does."),
+    "encoding": Check(
+        "error", "Characters were damaged by a wrong encoding.", "Read the source again as UTF-8 and export it anew."
+    ),
+    "html": Check("warn", "HTML was left in a text that is not about it.", "Take the markup out."),
+    "unclosed-fence": Check("error", "A code fence is opened and not closed.", "Close it, or complete the code."),
+    "cut-off": Check(
+        "warn", "The output stops in the middle of a sentence.", "Complete or shorten it; raise the limit it hit."
+    ),
+    "refusal": Check(
+        "warn", "The output refuses, or speaks of itself as a language model.", "Answer the task, or remove the record."
+    ),
+    "missing-input": Check(
+        "warn",
+        "The task needs a text, a list or facts that are not there.",
+        "Put it into the input, or remove the record.",
+    ),
+    "not-text": Check(
+        "warn",
+        "The task is about an address, image or file, which a text model can neither open nor make.",
+        "Remove the record.",
+    ),
+    "repeated-input": Check("warn", "Instruction and input say the same thing twice.", "Keep it in one place."),
+    "merged-tasks": Check(
+        "error", "A second task stands inside a text of this one.", "Split the record, or cut the second task off."
+    ),
+    "arithmetic": Check("error", "A simple sum has a wrong result.", "Correct the number."),
+    "personal-data": Check(
+        "warn",
+        "A text holds what looks like an e-mail address, phone, card or bank account number.",
+        "Remove or replace it, unless it is made up.",
+    ),
+    "near-duplicate": Check(
+        "warn", "The prompt is that of an earlier record but for a few words.", "Keep the better one."
+    ),
+    "evaluation-overlap": Check(
+        "error",
+        "The record shares text with an item of the evaluation set.",
+        "Remove it before you measure with that set.",
+    ),
+}
+
+
+class Found(NamedTuple):
+    """A fault inside one record: where, what, and what `fix` does about it ("" for nothing)."""
+
+    check: str
+    field: str
+    excerpt: str
+    fix: str = ""
+
+
+class Finding(NamedTuple):
+    """A fault in the data; `record` is the 1-based number in the source."""
+
+    record: int
+    check: str
+    field: str
+    excerpt: str
+    fix: str = ""
+
+
+def excerpt(text: str, start: int = 0, end: int | None = None) -> str:
+    """The text around [start, end) on one line, at most `EXCERPT_CHARACTERS` and two dots of it.
+
+    Example:
+        >>> excerpt("one\\ntwo")
+        'one two'
+    """
+    end = len(text) if end is None else end
+    first = max(0, min(start, end - EXCERPT_CHARACTERS) if end == len(text) else start - EXCERPT_CHARACTERS // 4)
+    last = min(len(text), first + EXCERPT_CHARACTERS)
+    shown = " ".join(text[first:last].split())
+    return ("…" if first else "") + shown + ("…" if last < len(text) else "")
