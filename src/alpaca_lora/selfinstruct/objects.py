@@ -1,0 +1,60 @@
+"""Items written as JSON: a list, an object that holds one, an object a line, or what is left of them after a cut.
+
+Every object is decoded by itself, so that one that is broken or cut off costs no other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..data.records import FIELDS, Record
+from .items import NAMES, Item, without_placeholder
+
+_FIELD_OF = {name: field for field, names in NAMES.items() for name in names}
+_ITEM = re.compile(r"\{\s*\"[^\"\n]{1,40}\"\s*:\s*(?![\s\[{])")  # its first value is no list and no object
+_DECODER = json.JSONDecoder(strict=False)  # takes a bare line end inside a string, which models often write
+
+
+def read_objects(text: str, truncated: bool) -> Iterator[Item]:
+    """The items of `text`, in order; `truncated` tells that the model had to stop."""
+    position = text.find("{")
+    while position >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            if not _ITEM.match(text, position):
+                position = text.find("{", position + 1)  # something around the items
+                continue
+            following = _ITEM.search(text, position + 1)
+            end = following.start() if following else len(text)
+            raw = text[position:end].strip()
+            yield Item(raw, None, whole=following is not None or not (truncated or raw[-1] not in "}]`"))
+        else:
+            fields = {_field(key) for key in value}
+            if fields == {None} or not fields:
+                position = text.find("{", position + 1)
+                continue
+            yield Item(text[position:end], _record(value), whole=True)
+        position = text.find("{", end)
+
+
+def _field(key: str) -> str | None:
+    return _FIELD_OF.get(key.strip().lower().replace("_", " "))
+
+
+def _record(value: dict[str, Any]) -> Record | None:
+    """The record of an object, or None where a field is neither a text nor a number."""
+    texts = dict.fromkeys(FIELDS, "")
+    for key, text in value.items():
+        field = _field(key)
+        if field is None or text is None or texts[field]:
+            continue
+        if isinstance(text, (int, float)):
+            text = json.dumps(text)
+        if not isinstance(text, str):
+            return None
+        texts[field] = text.strip()
+    return Record(texts["instruction"], without_placeholder(texts["input"]), texts["output"])
