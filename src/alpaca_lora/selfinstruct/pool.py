@@ -1,0 +1,143 @@
+"""The pool: records accepted so far, and the judgement of each answer against them.
+
+What is accepted follows from the answers in the journal's order and from nothing else, so the same answers give the
+same records in every process, and other filters can judge them again without a request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.files import write_atomically
+from ..data.records import Record, RecordSet
+from ..errors import ConfigError, DataError
+from .filters import Filters
+from .journal import State, completion_of, lock, read_journal, rejudge
+from .parse import Parsed, parse
+
+NAME = "records.jsonl"
+SAMPLES = 5  # kept of each reason
+SAMPLE_CHARACTERS = 500
+
+
+class Pool:
+    """Judges answers one after the other.
+
+    Args:
+        seeds: The records that requests are made from; nothing may be too similar to them.
+        settings: Those of the run, of which `kind`, `mode` and `language` count here.
+        filters: `threshold`, the ROUGE-L from which two instructions are too similar.
+    """
+
+    def __init__(self, seeds: Sequence[Record], settings: Mapping[str, Any], filters: Mapping[str, Any]) -> None:
+        self.mode, self.chat = settings["mode"], settings["kind"] == "chat"
+        self.filters = Filters(seeds, language=settings["language"], threshold=filters["threshold"])
+        self.records: list[Record] = []
+        self.sampled: Counter[str] = Counter()
+
+    def restore(self, state: State) -> None:
+        """Take over what a journal says was judged, without judging it again.
+
+        Raises:
+            DataError: another version of the library found other records in the same text.
+        """
+        for answer in state.answers:
+            if (judged := state.judged.get(answer["request"])) is None:
+                break  # judged in order, so none after it is
+            found = self._parse(answer).records
+            if len(found) != judged["parsed"]:
+                raise DataError(
+                    f"request {answer['request']}: {judged['parsed']} records were found in its answer, and "
+                    f"{len(found)} are now. The library has changed; judge all answers again: alpaca-lora "
+                    "self-instruct refilter."
+                )
+            for index in judged["accepted"]:
+                self._add(found[index])
+            self.sampled.update(sample["reason"] for sample in judged["samples"])
+
+    def judge(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Judge the records of an answer, and keep the good ones.
+
+        Args:
+            answer: A `done` line.
+
+        Returns:
+            The fields of its `judged` line.
+        """
+        parsed = self._parse(answer)
+        accepted: list[int] = []
+        rejected: Counter[str] = Counter()
+        samples: list[dict[str, str]] = []
+
+        def reject(reason: str, detail: str, text: str) -> None:
+            rejected[reason] += 1
+            if self.sampled[reason] < SAMPLES:
+                self.sampled[reason] += 1
+                samples.append({"reason": reason, "detail": detail, "text": text[:SAMPLE_CHARACTERS]})
+
+        for reason, text in parsed.dropped:
+            reject(reason, "", text)
+        for index, record in enumerate(parsed.records):
+            if rejection := self.filters.judge(record):
+                reject(rejection.reason, rejection.detail, "\n".join(filter(None, record)))
+            else:
+                self._add(record)
+                accepted.append(index)
+        return {
+            "request": answer["request"],
+            "parsed": len(parsed.records),
+            "accepted": accepted,
+            "rejected": dict(rejected),
+            "samples": samples,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write all accepted records."""
+        write_atomically(folder / NAME, "".join(map(_line, self.records)))
+
+    def extend(self, folder: Path, first: int) -> None:
+        """Add the records from number `first` (from 0) on to the file."""
+        with (folder / NAME).open("a", encoding="utf-8") as file:
+            file.writelines(map(_line, self.records[first:]))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _parse(self, answer: Mapping[str, Any]) -> Parsed:
+        completion = completion_of(answer)
+        return parse(
+            completion.text,
+            mode=self.mode,
+            truncated=completion.finish_reason == "length",
+            first=answer["first"],
+            chat=self.chat,
+        )
+
+    def _add(self, record: Record) -> None:
+        self.filters.add(record)
+        self.records.append(record)
+
+
+def refilter(folder: str | Path, seeds: RecordSet, filters: Mapping[str, Any]) -> State:
+    """Judge all answers of a run again, with other filters, and write its records anew; nothing is sent.
+
+    Raises:
+        DataError: there is no journal, or it is damaged.
+        ConfigError: the seeds are not those of the run, or the run is going on.
+    """
+    settings = read_journal(folder).head["settings"]
+    if settings["seeds"] != seeds.fingerprint:
+        raise ConfigError(f"seeds: {seeds.source} holds other records than the run in {folder} began with.")
+    with lock(Path(folder)):
+        pool = Pool(seeds.records, settings, filters)
+        state = rejudge(folder, filters, pool.judge)
+        pool.write(Path(folder))
+    return state
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record._asdict(), ensure_ascii=False) + "\n"

@@ -1,0 +1,124 @@
+"""What a run of self-instruct came to: counts, tokens, money, and what the whole of Alpaca's data would cost so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.files import write_atomically
+from ..inference.meter import Budget, Usage
+from .journal import State
+
+NAME = "report.json"
+ALPACA_RECORDS = 52_000
+
+Ended = Literal["num_records", "budget", "no progress", "signal", "error", "refilter"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts over the whole journal, all processes that wrote it together."""
+
+    folder: str
+    """Where records.jsonl, journal.jsonl and report.json are."""
+    ended: Ended
+    """Why it ended."""
+    detail: str
+    """That in words."""
+    accepted: int
+    """Records in records.jsonl."""
+    rejected: dict[str, int]
+    """Candidates and pieces that are not, by reason, the most frequent first."""
+    answers: int
+    """Requests answered."""
+    failed: int
+    """Requests the server does not take."""
+    attempts: int
+    """Attempts sent, retries included."""
+    refused: int
+    """Of them, refused at no cost."""
+    unanswered: int
+    """Of them, without an answer: timeouts, cut connections, killed processes."""
+    torn: int
+    """Journal lines that a process left unfinished."""
+    prompt_tokens: int
+    """Counted by the server."""
+    completion_tokens: int
+    """Counted by the server."""
+    unanswered_tokens: int
+    """At most so many more for the attempts without an answer."""
+    cost: float | None
+    """Of the counted tokens; None without prices."""
+    unanswered_cost: float | None
+    """At most so much more for the attempts without an answer."""
+    projected_cost: float | None
+    """Of 52,000 accepted records at this rate; it rises in fact, since later records repeat earlier ones more often."""
+
+    @classmethod
+    def of(cls, folder: Path, state: State, budget: Budget, ended: Ended, detail: str) -> Summary:
+        """The summary of a journal's state.
+
+        Costs are those at which the answers were journaled, and today's prices for what has none.
+        """
+        cost: float | None = 0.0
+        for answer in state.answers:
+            own = answer["cost"]
+            if own is None:
+                own = budget.cost(Usage(answer["prompt_tokens"], answer["completion_tokens"]))
+            cost = None if cost is None or own is None else cost + own
+        return cls(
+            folder=str(folder),
+            ended=ended,
+            detail=detail,
+            accepted=state.accepted,
+            rejected=dict(state.rejected.most_common()),
+            answers=len(state.answers),
+            failed=len(state.failed),
+            attempts=state.attempts["sent"],
+            refused=state.attempts["refused"],
+            unanswered=state.attempts["sent"] - state.attempts["refused"] - state.attempts["done"],
+            torn=state.torn,
+            prompt_tokens=state.spent.prompt_tokens,
+            completion_tokens=state.spent.completion_tokens,
+            unanswered_tokens=state.unanswered.tokens,
+            cost=cost,
+            unanswered_cost=budget.cost(state.unanswered),
+            projected_cost=cost / state.accepted * ALPACA_RECORDS if cost is not None and state.accepted else None,
+        )
+
+    def write(self, samples: dict[str, list[dict[str, str]]]) -> None:
+        """Write report.json, with the samples of what was rejected."""
+        content: dict[str, Any] = {**asdict(self), "samples": samples}
+        write_atomically(Path(self.folder) / NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def __str__(self) -> str:
+        candidates = self.accepted + sum(self.rejected.values())
+        share = f" ({self.accepted / candidates:.0%} of {candidates:,})" if candidates else ""
+        lines = [self.detail, f"{self.accepted:,} records accepted{share}: {Path(self.folder) / 'records.jsonl'}"]
+        if self.rejected:
+            lines.append("rejected: " + ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items()))
+        requests = f"{self.answers:,} requests answered"
+        for count, what in (
+            (self.refused, "attempts refused"),
+            (self.unanswered, "attempts without an answer"),
+            (self.failed, "requests the server does not take"),
+            (self.torn, "journal lines cut off"),
+        ):
+            requests += f", {count:,} {what}" if count else ""
+        lines.append(requests)
+        tokens = f"tokens: {self.prompt_tokens:,} of prompts, {self.completion_tokens:,} of answers"
+        if self.unanswered:
+            tokens += f"; at most {self.unanswered_tokens:,} more for attempts without an answer"
+        lines.append(tokens)
+        if self.cost is None:
+            lines.append("cost: unknown (price_in and price_out tell it)")
+        else:
+            cost = f"cost: {self.cost:,.4f}"
+            if self.unanswered_cost:
+                cost += f", at most {self.unanswered_cost:,.4f} more for attempts without an answer"
+            if self.projected_cost is not None:
+                cost += f"; {ALPACA_RECORDS:,} records at this rate: {self.projected_cost:,.2f}"
+            lines.append(cost)
+        return "\n".join(lines)
