@@ -18,7 +18,8 @@ from alpaca_lora.adapters.contract import Contract, read_contract, write_run_fil
 from alpaca_lora.adapters.store import save_adapter
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError
-from alpaca_lora.inference.local import LocalModel, Sampling
+from alpaca_lora.inference.local import LocalModel
+from alpaca_lora.inference.sampling import Sampling
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.load import Placement, load_model, resolve_base
 from alpaca_lora.models.lora import add_lora

@@ -12,8 +12,9 @@ from alpaca_lora.adapters.store import save_adapter
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, DataError
 from alpaca_lora.inference.batch import Answer, Batch, bytes_per_token
-from alpaca_lora.inference.local import BASE, LocalModel
+from alpaca_lora.inference.local import LocalModel
 from alpaca_lora.inference.sampling import Sampling
+from alpaca_lora.inference.voices import BASE
 from alpaca_lora.prompts import Template
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "cat", "dog", "bird", "sun", "moon", "star", "sea"]

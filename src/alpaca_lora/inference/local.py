@@ -6,10 +6,8 @@ contract's stop ids. Answers are made together (batch.py), each the one it would
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +23,17 @@ from ..models.fingerprint import fingerprint
 from ..models.load import (
     Placement,
     check_pairing,
-    load_config,
     load_model,
-    load_tokenizer,
     resolve_base,
 )
-from ..prompts import Template
 from .batch import Answer, Batch, Scheduler, bytes_per_token
 from .completion import Completion
 from .sampling import Sampling
 from .text import GrowingText
+from .voices import BASE, Voice, name_of, stop_ids_of, voice_at
 
-BASE = "base"
-"""Name under which an adapter's base answers without it."""
 MAX_ROWS = 32
 """Most answers made at once."""
-
-
-@dataclass(frozen=True)
-class Voice:
-    """How an adapter, or a base, is asked: its prompt, and where its answers end."""
-
-    encoder: Encoder
-    stop_ids: list[int]
-    contract: Contract | None = None
-    """What it was trained with; None for a base or another tool's model."""
 
 
 class LocalModel:
@@ -126,11 +110,11 @@ class LocalModel:
             raise AdapterError(f"{path}: is no adapter, so no other adapters can stand beside it; name the adapters.")
         resolved = resolve_base(base_name)
         base = fingerprint(resolved) if adapter and (contract or also) else ""
-        voice = _voice(path, resolved, base, prompt_template, force)
+        voice = voice_at(path, resolved, base, prompt_template, force)
         model = load_model(resolved, placement)
         check_pairing(voice.encoder.tokenizer, model.config)
         if not contract:
-            voice = replace(voice, stop_ids=_stop_ids(model, voice.encoder))
+            voice = replace(voice, stop_ids=stop_ids_of(model, voice.encoder))
         if adapter:
             model = load_adapter(model, path, base_name)
         local = cls(model, voice.encoder, voice.stop_ids, voice.contract, name_of(path))
@@ -152,9 +136,9 @@ class LocalModel:
         name = name_of(folder)
         if name in self.voices:
             raise AdapterError(f"{folder}: the name {name!r} is taken by another adapter; rename the folder.")
-        voice = _voice(folder, resolve_base(base_name), base_fingerprint, None, force)
+        voice = voice_at(folder, resolve_base(base_name), base_fingerprint, None, force)
         load_adapter(self.model, folder, base_name, name)
-        stops = voice.stop_ids or _stop_ids(self.model, voice.encoder)
+        stops = voice.stop_ids or stop_ids_of(self.model, voice.encoder)
         self.voices[name] = replace(voice, stop_ids=stops)
         return name
 
@@ -328,36 +312,3 @@ class LocalModel:
             out = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
         for token in out[0, len(answer.prompt) :].tolist():
             answer.take(token)
-
-
-def name_of(path: str | Path) -> str:
-    """What a model is called in requests: its folder's name, in letters, digits, `_` and `-`, at most 64."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name or Path(path).resolve().name).strip("-")[:64]
-    return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
-
-
-def _voice(path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool) -> Voice:
-    """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
-    contract, adapter = read_contract(path), is_adapter(path)
-    own = adapter and (Path(path) / "tokenizer_config.json").exists()
-    tokenizer = load_tokenizer(str(path) if own else base)
-    if adapter and contract is None and prompt_template is None:
-        warnings.warn(
-            f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with, nor on which base "
-            "and tokenizer: none of it can be checked, and template 'alpaca' is assumed. Name another one with "
-            "prompt_template.",
-            stacklevel=4,
-        )
-    template = contract.load_template() if contract and prompt_template is None else None
-    encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
-    if contract:
-        size = load_config(base).vocab_size
-        contract.check(encoder, base_fingerprint if adapter else None, path, vocab_size=size, force=force)
-    stops = sorted({*contract.stop_ids, encoder.eos_id}) if contract else []
-    return Voice(encoder, stops, contract)
-
-
-def _stop_ids(model: Any, encoder: Encoder) -> list[int]:
-    """EOS of the tokenizer, and what the model's own generation config stops at."""
-    own = model.generation_config.eos_token_id
-    return sorted({encoder.eos_id, *(own if isinstance(own, list) else [own] if own is not None else [])})

@@ -1,0 +1,61 @@
+"""How a model is asked: its prompt, its stops, and the name it goes by."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..adapters.contract import Contract, read_contract
+from ..adapters.store import is_adapter
+from ..data.tokens import Encoder
+from ..models.load import load_config, load_tokenizer
+from ..prompts import Template
+
+BASE = "base"
+"""Name under which an adapter's base answers without it."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How an adapter, or a base, is asked: its prompt, and where its answers end."""
+
+    encoder: Encoder
+    stop_ids: list[int]
+    contract: Contract | None = None
+    """What it was trained with; None for a base or another tool's model."""
+
+
+def name_of(path: str | Path) -> str:
+    """What a model is called in requests: its folder's name, in letters, digits, `_` and `-`, at most 64."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name or Path(path).resolve().name).strip("-")[:64]
+    return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
+
+
+def voice_at(path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool) -> Voice:
+    """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
+    contract, adapter = read_contract(path), is_adapter(path)
+    own = adapter and (Path(path) / "tokenizer_config.json").exists()
+    tokenizer = load_tokenizer(str(path) if own else base)
+    if adapter and contract is None and prompt_template is None:
+        warnings.warn(
+            f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with, nor on which base "
+            "and tokenizer: none of it can be checked, and template 'alpaca' is assumed. Name another one with "
+            "prompt_template.",
+            stacklevel=4,
+        )
+    template = contract.load_template() if contract and prompt_template is None else None
+    encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
+    if contract:
+        size = load_config(base).vocab_size
+        contract.check(encoder, base_fingerprint if adapter else None, path, vocab_size=size, force=force)
+    stops = sorted({*contract.stop_ids, encoder.eos_id}) if contract else []
+    return Voice(encoder, stops, contract)
+
+
+def stop_ids_of(model: Any, encoder: Encoder) -> list[int]:
+    """EOS of the tokenizer, and what the model's own generation config stops at."""
+    own = model.generation_config.eos_token_id
+    return sorted({encoder.eos_id, *(own if isinstance(own, list) else [own] if own is not None else [])})
