@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,22 @@ def test_examples(desk, small_demo):
 def test_what_the_readme_names_exists():
     for path in re.findall(r"\]\(((?:docs|[A-Z]).*?)\)", README) + re.findall(r"`(src/[^`]*?|docs/|tests/)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_every_other_command_of_the_readme_and_docs_can_be_parsed() -> None:
+    """Those that need another model, time or people are not run here; their options exist."""
+    from alpaca_lora import cli
+
+    found = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+        for line in re.findall(r"^ *(?:\$ )?(?:[A-Z_]+=\S+ )*alpaca-lora (.*)$", text, re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            if "..." in words or "--help" in words or any("|" in word for word in words):
+                continue
+            try:
+                cli._parser().parse_args(words)
+            except SystemExit as end:
+                pytest.fail(f"{page.name}: alpaca-lora {line}: exit code {end.code}")
+            found += 1
+    assert found > 20

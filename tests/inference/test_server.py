@@ -175,7 +175,7 @@ def test_a_seed_repeats_whatever_else_is_asked(client, model):
             "messages.0.content",
         ),
         ("chat/completions", chat(temperature="hot"), 400, "temperature: Input should be a valid number"),
-        ("chat/completions", chat(temperature=-1), 400, "temperature: -1.0 must be at least 0."),
+        ("chat/completions", chat(temperature=-1), 400, "temperature: -1.0 must be 0, or from 0.001 to 1000."),
         ("chat/completions", chat(max_tokens=-1), 400, "max_new_tokens: -1 must be at least 1."),
         ("chat/completions", chat(tools=[{"type": "function"}]), 400, "tools:"),
         ("chat/completions", chat(presence_penalty=1), 400, "presence_penalty: 1.0 is not supported by this server."),

@@ -159,3 +159,5 @@ class Engine:
             except RuntimeError:  # its event loop is closed
                 job.answer.cancel()
         self._going = [job for job in self._going if not job.answer.finish_reason]
+        if not self._going:
+            self._scheduler.batches.clear()  # their keys and values would stay until somebody asks again

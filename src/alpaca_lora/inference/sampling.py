@@ -41,11 +41,12 @@ class Sampling:
             f"{name}: {getattr(self, name)!r} must be {rule}."
             for name, ok, rule in (
                 ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-                ("temperature", self.temperature >= 0, "at least 0"),
+                ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 1e3, "0, or from 0.001 to 1000"),
                 ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
                 ("top_k", self.top_k >= 0, "at least 0"),
-                ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+                ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100"),
                 ("num_beams", self.num_beams >= 1, "at least 1"),
+                ("seed", self.seed is None or 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1"),
                 ("stop", all(self.stop) and not isinstance(self.stop, str), "texts of at least one character"),
             )
             if not ok

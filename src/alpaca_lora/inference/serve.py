@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -108,4 +109,5 @@ def run(app: Any, listening: socket.socket, token: str | None = None, close: Cal
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS + 5,
     )
-    Server(config).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
+        Server(config).run(sockets=[listening])

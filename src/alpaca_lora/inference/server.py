@@ -120,7 +120,7 @@ async def _reply(
     """Queue a request's answers, and write them, as they grow or when they are whole."""
     sampling = body.sampling()
     rows = [(prompt, k) for prompt in prompts for k in range(body.n or 1)]
-    seeds = [sampling.seed if sampling.seed is None else sampling.seed + k for _, k in rows]
+    seeds = [sampling.seed if sampling.seed is None else (sampling.seed + k) % 2**63 for _, k in rows]
     try:
         asked = engine.ask([prompt for prompt, _ in rows], [replace(sampling, seed=seed) for seed in seeds], name)
     except QueueFull as error:
