@@ -244,7 +244,7 @@ def test_a_token(model):
         status, headers = send(port, "GET", f"/v1/models?token={TOKEN}&x=1")
         assert status == 303
         assert headers["location"] == "/v1/models?x=1"
-        assert "HttpOnly; SameSite=Strict" in headers["set-cookie"]
+        assert "HttpOnly; SameSite=Lax" in headers["set-cookie"]
         assert send(port, "GET", "/v1/models", Cookie=headers["set-cookie"].partition(";")[0])[0] == 200
 
 

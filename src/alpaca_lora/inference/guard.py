@@ -100,11 +100,14 @@ class Guard:
         return self.cookie in cookies and self._is_token(cookies[self.cookie].value)
 
     async def _greet(self, scope: Any, query: dict[str, str], send: Any) -> None:
-        """Exchange the token in the address for a cookie, so that it stays in no history of links."""
+        """Exchange the token in the address for a cookie, so that it stays in no history of links.
+
+        Lax, so that a link followed from another page works; what changes something is no GET, and checks Origin.
+        """
         place = scope["path"] + (f"?{urlencode(query)}" if query else "")
         if not place.startswith("/") or place.startswith(("//", "/\\")):
             place = "/"
-        cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [(b"location", place.encode("latin-1")), (b"set-cookie", cookie.encode())]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})

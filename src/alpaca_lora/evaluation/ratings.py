@@ -1,0 +1,256 @@
+"""ratings.sqlite: what people said about a comparison's answers, stored at once.
+
+    settings   name, value                       what the ratings were begun with; the secret that orders are drawn from
+    raters     name, place                       in the order of their arrival, from 0; names differ in more than case
+    ratings    number, item, rater, choice, shown_left, reason, seconds, time
+                                                 choice is left, right, tie or skip; shown_left is a or b
+
+A rating is one transaction, on the disk before it is confirmed (WAL, synchronous=FULL; about a millisecond on an SSD):
+killing the process, or a loss of power, loses nothing that was confirmed. A rater has one rating of an item; another
+takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..errors import ConfigError, DataError
+from .votes import Vote
+
+if TYPE_CHECKING:
+    from .pairs import Comparison
+
+NAME = "ratings.sqlite"
+VERSION = 1
+
+Choice = Literal["left", "right", "tie", "skip"]
+Side = Literal["a", "b"]
+
+_SCHEMA = (
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE raters (name TEXT PRIMARY KEY COLLATE NOCASE, place INTEGER NOT NULL UNIQUE)",
+    """CREATE TABLE ratings (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        item TEXT NOT NULL,
+        rater TEXT NOT NULL REFERENCES raters (name),
+        choice TEXT NOT NULL CHECK (choice IN ('left', 'right', 'tie', 'skip')),
+        shown_left TEXT NOT NULL CHECK (shown_left IN ('a', 'b')),
+        reason TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        time REAL NOT NULL,
+        UNIQUE (rater, item)
+    )""",
+    f"PRAGMA user_version = {VERSION}",
+)
+_COLUMNS = "item, rater, choice, shown_left, reason, seconds"
+
+
+class Rater(NamedTuple):
+    """Who rates, and as which to arrive, from 0."""
+
+    name: str
+    place: int
+
+
+class Rating(NamedTuple):
+    """What a rater chose between the two answers to an item, which was on the left, and the time it took."""
+
+    item: str
+    rater: str
+    choice: Choice
+    shown_left: Side
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RatingsRead:
+    """What people said, with the names of what they judged.
+
+    Attributes:
+        votes: In the order they were given; skipped items are left out.
+        reasons: (item, rater) -> the reason, where one was given.
+        seconds: (item, rater) -> the time the vote took.
+        skipped: Items skipped, by all raters together.
+        raters: In the order of their arrival, also who voted on nothing yet.
+    """
+
+    votes: list[Vote]
+    reasons: dict[tuple[str, str], str]
+    seconds: dict[tuple[str, str], float]
+    skipped: int
+    raters: list[str]
+
+
+class Ratings:
+    """The ratings of a comparison, open for writing; a context manager. Threads may share it, and processes the file.
+
+    Args:
+        comparison: What is rated; the file is in its folder, and made there if it is not yet.
+        settings: Who is given which items; the file is opened with the same ones ever after.
+
+    Raises:
+        ConfigError: The ratings were begun with other settings; all that differ are named.
+        DataError: The file is damaged, or holds ratings of other answers.
+    """
+
+    def __init__(self, comparison: Comparison, settings: dict[str, Any] | None = None) -> None:
+        path = Path(comparison.folder) / NAME
+        self._lock = threading.Lock()
+        begun = {"comparison": comparison.fingerprint, **(settings or {})}
+        try:
+            # Without an isolation level each statement is a transaction.
+            self._file = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise DataError(f"{path}: cannot be opened ({error}). Name a folder that can be written.") from None
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                self._file.execute(f"PRAGMA {pragma}")
+            stored = _begin(self._file, begun)
+            _check(path, stored, comparison)
+            _check_settings(path, stored, begun)
+        except sqlite3.Error as error:
+            self._file.close()
+            raise _damaged(path, error) from None
+        except BaseException:
+            self._file.close()
+            raise
+        self.secret = bytes.fromhex(stored["secret"])
+
+    def __enter__(self) -> Ratings:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """All is stored already; this only tidies up."""
+        with self._lock:
+            self._file.close()
+
+    def join(self, name: str) -> Rater:
+        """The rater of that name, in any case; one who is new gets the next place."""
+        find = "SELECT name, place FROM raters WHERE name = ?"
+        found = self._do(find, name)
+        if not found:
+            self._do(
+                "INSERT INTO raters SELECT ?, coalesce(max(place) + 1, 0) FROM raters WHERE true "
+                "ON CONFLICT (name) DO NOTHING",
+                name,
+            )
+            found = self._do(find, name)
+        return Rater(*found[0])
+
+    def add(self, rating: Rating) -> None:
+        """Store a rating, in place of an earlier one of the same item by the same rater. On the disk on return."""
+        self._do(f"REPLACE INTO ratings ({_COLUMNS}, time) VALUES (?, ?, ?, ?, ?, ?, ?)", *rating, time.time())
+
+    def undo(self, item: str, rater: str) -> Rating | None:
+        """Take a rating back, and return it; None where there is none."""
+        with self._lock, self._file:
+            self._file.execute("BEGIN IMMEDIATE")
+            own = "FROM ratings WHERE item = ? AND rater = ?"
+            found = self._file.execute(f"SELECT {_COLUMNS} {own}", (item, rater)).fetchone()
+            self._file.execute(f"DELETE {own}", (item, rater))
+        return None if found is None else Rating(*found)
+
+    def of(self, rater: str) -> dict[str, Rating]:
+        """Item -> that rater's rating; the last one given stands last."""
+        found = self._do(f"SELECT {_COLUMNS} FROM ratings WHERE rater = ? ORDER BY number", rater)
+        return {row[0]: Rating(*row) for row in found}
+
+    def _do(self, statement: str, *values: Any) -> list[Any]:
+        with self._lock:
+            return self._file.execute(statement, values).fetchall()
+
+
+def read_ratings(folder: str | Path) -> RatingsRead:
+    """Reads the ratings in a comparison's folder, also while they are given; without any, all is empty.
+
+    Raises:
+        DataError: The file is damaged, or holds ratings of other answers.
+    """
+    from .pairs import Comparison
+
+    comparison = Comparison.read(Path(folder))
+    path = Path(folder) / NAME
+    if not path.exists():
+        return RatingsRead([], {}, {}, 0, [])
+    try:
+        with closing(sqlite3.connect(path.absolute().as_uri() + "?mode=ro", timeout=30, uri=True)) as file:
+            file.execute("BEGIN")  # one state of the file for all that is read
+            stored = dict(file.execute("SELECT name, value FROM settings"))
+            _check(path, stored, comparison)
+            raters = [name for (name,) in file.execute("SELECT name FROM raters ORDER BY place")]
+            ratings = [Rating(*row) for row in file.execute(f"SELECT {_COLUMNS} FROM ratings ORDER BY number")]
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from None
+    pairs = {pair.id: pair for pair in comparison.pairs}
+    votes = []
+    for rating in ratings:
+        if rating.choice == "skip":
+            continue
+        pair = pairs[rating.item]
+        liked_a = 0.5 if rating.choice == "tie" else float((rating.choice == "left") == (rating.shown_left == "a"))
+        votes.append(
+            Vote(
+                item=rating.item,
+                rater=rating.rater,
+                a=comparison.a,
+                b=comparison.b,
+                preference=liked_a,
+                category=pair.category,
+                length_a=len(pair.output_a),
+                length_b=len(pair.output_b),
+                shown_first=comparison.a if rating.shown_left == "a" else comparison.b,
+            )
+        )
+    return RatingsRead(
+        votes=votes,
+        reasons={(rating.item, rating.rater): rating.reason for rating in ratings if rating.reason},
+        seconds={(rating.item, rating.rater): rating.seconds for rating in ratings if rating.choice != "skip"},
+        skipped=len(ratings) - len(votes),
+        raters=raters,
+    )
+
+
+def _begin(file: sqlite3.Connection, begun: dict[str, Any]) -> dict[str, str]:
+    """The settings stored; a new file gets `begun` and a secret."""
+    with file:
+        file.execute("BEGIN IMMEDIATE")
+        if file.execute("PRAGMA user_version").fetchone() == (0,):
+            for statement in _SCHEMA:
+                file.execute(statement)
+            rows = [("secret", secrets.token_hex(32)), *((name, json.dumps(value)) for name, value in begun.items())]
+            file.executemany("INSERT INTO settings VALUES (?, ?)", rows)
+        return dict(file.execute("SELECT name, value FROM settings"))
+
+
+def _check(path: Path, stored: dict[str, str], comparison: Comparison) -> None:
+    if stored.get("comparison") != json.dumps(comparison.fingerprint):
+        raise DataError(f"{path}: holds ratings of other answers than this comparison's. Rate in another folder.")
+
+
+def _check_settings(path: Path, stored: dict[str, str], begun: dict[str, Any]) -> None:
+    before = {name: json.loads(value) for name, value in stored.items() if name != "secret"}
+    names = [name for name in {**before, **begun} if before.get(name) != begun.get(name)]
+    if names:
+        raise ConfigError(
+            [
+                f"{name}: the ratings in {path} were begun with {before.get(name)!r}, not {begun.get(name)!r}. Give "
+                "that again, or rate in another folder."
+                for name in names
+            ]
+        )
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> DataError:
+    return DataError(f"{path}: cannot be read as ratings ({error}). Restore it from a copy, or rate in another folder.")
