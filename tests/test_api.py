@@ -94,7 +94,7 @@ def test_merging_with_the_base_somewhere_else(run, short_base, tmp_path):
 
 
 def test_sampling_settings_are_checked(run):
-    with pytest.raises(ConfigError, match="temperature: -1 must be at least 0"):
+    with pytest.raises(ConfigError, match="temperature: -1 must be 0, or from 0.001 to 1000"):
         run.generate("Hi", temperature=-1)
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -218,15 +219,21 @@ def test_a_request_that_the_server_never_takes_is_left_out(tmp_path):
         write(server, tmp_path / "new")  # none was taken: something else is wrong
 
 
+def send_when_all_hang(server, number):
+    """Send this process a signal once four requests wait for answers that never come; give up after a minute."""
+    deadline = time.monotonic() + 60
+    while server.kinds["hang"] < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(os.getpid(), number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_in_good_order(tmp_path, number):
     before = signal.getsignal(number)
     with ScriptedServer([*GOOD[:6], *["hang"] * 20]) as server:
-        timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
-        timer.start()
+        threading.Thread(target=send_when_all_hang, args=(server, number)).start()
         with pytest.raises(RunInterrupted, match=f"Stopped by {number.name}; requests in flight") as caught:
             write(server, tmp_path, num_records=9999, timeout_seconds=60)
-        timer.join()
     assert caught.value.signal == number
     assert signal.getsignal(number) == before
     state = read_journal(tmp_path)
@@ -255,11 +262,9 @@ def test_in_a_notebook_which_has_a_loop_already(tmp_path):
 
     with ScriptedServer([*GOOD[:2], *["hang"] * 20]) as server:
         assert asyncio.run(cell(server, num_records=15)).ended == "num_records"
-        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        threading.Thread(target=send_when_all_hang, args=(server, signal.SIGINT)).start()
         with pytest.raises(RunInterrupted, match="Stopped by SIGINT"):
             asyncio.run(cell(server, num_records=9999, timeout_seconds=60))
-        timer.join()
 
 
 # Judging again

@@ -179,7 +179,8 @@ class Bootstrap:
     async def _ask(self, number: int) -> None:
         prompt = build_prompt(draw(self.seeds, self.settings["seed"], number), self.brief)
         chat = self.writer.kind == "chat"
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        # One message of the user: the templates of many models have no place for a system message and refuse it.
+        messages = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
         started = time.monotonic()
         completion = await self.writer.complete(
             messages if chat else prompt.text,

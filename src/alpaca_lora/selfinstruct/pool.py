@@ -130,13 +130,18 @@ def refilter(folder: str | Path, seeds: RecordSet, filters: Mapping[str, Any]) -
         ConfigError: the seeds are not those of the run, or the run is going on.
     """
     settings = read_journal(folder).head["settings"]
-    if settings["seeds"] != seeds.fingerprint:
-        raise ConfigError(f"seeds: {seeds.source} holds other records than the run in {folder} began with.")
+    check_seeds(seeds, settings, folder)
     with lock(Path(folder)):
         pool = Pool(seeds.records, settings, filters)
         state = rejudge(folder, filters, pool.judge)
         pool.write(Path(folder))
     return state
+
+
+def check_seeds(seeds: RecordSet, settings: Mapping[str, Any], folder: str | Path) -> None:
+    """Raise ConfigError where the seeds are not those a run began with."""
+    if settings["seeds"] != seeds.fingerprint:
+        raise ConfigError(f"seeds: {seeds.source} holds other records than the run in {folder} began with.")
 
 
 def _line(record: Record) -> str:

@@ -23,8 +23,8 @@ class Summary:
 
     folder: str
     """Where records.jsonl, journal.jsonl and report.json are."""
-    ended: Ended
-    """Why it ended."""
+    ended: Ended | None
+    """Why it ended; None where only the journal was read, and it may be going on."""
     detail: str
     """That in words."""
     accepted: int
@@ -57,7 +57,7 @@ class Summary:
     """Of 52,000 accepted records at this rate; it rises in fact, since later records repeat earlier ones more often."""
 
     @classmethod
-    def of(cls, folder: Path, state: State, budget: Budget, ended: Ended, detail: str) -> Summary:
+    def of(cls, folder: Path, state: State, budget: Budget, ended: Ended | None = None, detail: str = "") -> Summary:
         """The summary of a journal's state.
 
         Costs are those at which the answers were journaled, and today's prices for what has none.
