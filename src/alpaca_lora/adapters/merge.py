@@ -25,7 +25,7 @@ from ..models.load import load_config, load_tokenizer
 from ..prompts import Template
 from ..training.checkpoint import versions
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
-from .contract import Contract, read_contract, settle, write_run_file
+from .contract import Contract, read_contract, read_run_file, settle, write_run_file
 from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
 from .store import CONFIG, WEIGHTS, check_finished, is_adapter, named_base
 from .updates import Change, changes_to
@@ -102,8 +102,16 @@ def merge_adapters(
             merge = {"dtype": ", ".join(dtypes)}
             if certify:
                 merge["max_logit_difference"] = certificate["logits"]["max_difference"]
-            write_run_file(part, contract, merge=merge)
+            write_run_file(part, contract, merge=merge, **_data_of(folders))
     return certificate
+
+
+def _data_of(folders: list[Path]) -> dict[str, Any]:
+    """What one adapter says it was trained on, for checks of contamination; nothing of several adapters."""
+    run = (read_run_file(folders[0]) or {}) if len(folders) == 1 else {}
+    if "data" not in run:
+        return {}
+    return {"data": run["data"], "config": {"columns": run.get("config", {}).get("columns")}}
 
 
 def _check_adapters(folders: list[Path]) -> None:

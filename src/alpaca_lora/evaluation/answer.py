@@ -1,0 +1,138 @@
+"""Answers of one model to a file of instructions, for a comparison or for AlpacaEval.
+
+In: instructions (outputs.py) and a model. Out: `OUT.json`, AlpacaEval's `model_outputs`, written when every instruction
+is answered. Until then, and after, the folder `OUT.journal` beside it holds each answer, so that the same command goes
+on where it ended: a process that dies loses the answers on their way, at most one batch, and pays for none twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..data.files import sha256_of_json
+from ..errors import ConfigError, DataError
+from ..selfinstruct.journal import Journal, State
+from .asking import GO_ON, Asking, Replies, replies_of, spent_text
+from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
+from .respondent import Prompt, Respondent
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a call of `answer` came to.
+
+    Attributes:
+        path: The file of answers; it is not there yet where `ended` is "budget".
+        generator: The model's name in it.
+        answered: Instructions answered.
+        failed: What the model or its server said to the others, by place in the file, from 1.
+        cut: Answers that ended at `max_new_tokens`.
+        ended: "all", or "budget".
+        spent: Tokens and money, in words.
+    """
+
+    path: Path
+    generator: str
+    answered: int
+    failed: dict[int, str]
+    cut: int
+    ended: Literal["all", "budget"]
+    spent: str
+
+    def __str__(self) -> str:
+        told = f"{self.path}: {self.answered:,} answers of {self.generator} ({self.spent})."
+        if self.cut:
+            told += f" {self.cut:,} of them were cut at max_new_tokens."
+        if self.failed:
+            place, problem = next(iter(self.failed.items()))
+            told += f" {len(self.failed):,} instructions have none; number {place}: {problem}"
+        if self.ended == "budget":
+            told += f" The budget allows no more, so the file is not written yet. {GO_ON}"
+        return told
+
+
+def answer(
+    respondent: Respondent,
+    instructions: str | Path,
+    out: str | Path,
+    *,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+) -> Answered:
+    """Answer every instruction of a file, or go on with it.
+
+    Args:
+        respondent: The model.
+        instructions: A file that `read_instructions` reads.
+        out: A .json file to write.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token each time.
+
+    Raises:
+        ConfigError: `out` is another's file, or its journal is one of another model or other settings; all that differ
+            are named.
+        DataError: the instructions cannot be read.
+        AdapterError, ModelError: the model cannot be loaded.
+        EndpointError: the server does not answer. What it answered before is kept.
+        RunInterrupted: SIGTERM or Ctrl-C.
+    """
+    out = Path(out)
+    if out.suffix != ".json":
+        raise ConfigError(f"{out}: a file of answers is JSON, and AlpacaEval goes by its name: end it in .json.")
+    if not max_new_tokens >= 1 or not temperature >= 0:
+        raise ConfigError("max_new_tokens must be at least 1, and temperature at least 0.")
+    asked = read_instructions(instructions)
+    folder = out.with_suffix(".journal")
+    if out.exists() and not folder.exists():
+        raise ConfigError(f"{out}: is there already, and {folder} is not, so it was not begun here. Name another file.")
+    settings = {
+        **respondent.identity,
+        "instructions": sha256_of_json([[one.instruction, one.input, one.category] for one in asked]),
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+    }
+
+    def prompt(number: int, replies: Replies) -> Prompt:
+        return respondent.prompt(asked[number].instruction, asked[number].input)
+
+    with Journal(folder, settings, {}) as journal:
+        asking = Asking(
+            journal,
+            respondent,
+            len(asked),
+            prompt,
+            lambda replies: bool(replies),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            unit="answer",
+        )
+        ended = asking.run()
+        made = _outputs(
+            asked, journal.state, respondent, {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        )
+        if ended == "all":
+            if not made:
+                raise DataError(f"{instructions}: no instruction could be answered: {journal.state.failed[0]}")
+            write_outputs(out, made)
+        return Answered(
+            out,
+            respondent.name,
+            len(made),
+            {number + 1: problem for number, problem in sorted(journal.state.failed.items())},
+            sum(line["finish_reason"] == "length" for line in journal.state.answers),
+            ended,
+            spent_text(respondent, journal.state),
+        )
+
+
+def _outputs(
+    asked: list[Instruction], state: State, respondent: Respondent, sampling: dict[str, float]
+) -> list[ModelOutput]:
+    settings, replies = respondent.settings_text(**sampling), replies_of(state)
+    return [
+        ModelOutput(one.instruction, one.input, replies[number][0].text, respondent.name, one.category, settings)
+        for number, one in enumerate(asked)
+        if replies[number]
+    ]

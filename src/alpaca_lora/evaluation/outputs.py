@@ -1,0 +1,166 @@
+"""Instructions to answer, and files of answers: what a comparison is made from.
+
+Instructions come as records (Alpaca's keys or one ShareGPT exchange; the output is not read), as Self-Instruct's tasks
+(`instances`; user_oriented_instructions.jsonl), or in AlpacaEval's format. Answers come, and go, as AlpacaEval's
+`model_outputs`, a row an instruction:
+
+    {"instruction": ..., "input": ..., "output": ..., "generator": "my-model", "dataset": "email", "settings": "{...}"}
+
+`generator` names the model, `dataset` is the instruction's category, and `settings`, a JSON object as text (AlpacaEval
+cannot read nested values), says how the answers were made. Self-Instruct's `*_predictions.jsonl` are read, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.files import write_atomically
+from ..data.records import Record
+from ..data.rows import RowProblem, RowReader, Rows, list_keys
+from ..data.sources import open_source
+from ..errors import DataError
+
+CATEGORY_KEYS = ("category", "dataset", "motivation_app")
+PROBE = "probe"
+"""The word for the packaged probe of known limits; a file of that name is `./probe`."""
+_PREDICTIONS = "_predictions"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a model is asked; `category` is "" where the file has none."""
+
+    instruction: str
+    input: str
+    category: str = ""
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of a hash over instruction and input; white space does not count, nor where one ends.
+
+        Example:
+            >>> Instruction("Add.", "2, 3").id == Instruction("Add.\\n\\n2, 3 ", "").id
+            True
+        """
+        words = f"{self.instruction}\n\n{self.input}".split()
+        return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """A model's answer; `settings` is the JSON text that says how it was made, "" where the file has none."""
+
+    instruction: str
+    input: str
+    output: str
+    generator: str
+    category: str = ""
+    settings: str = ""
+
+    @property
+    def asked(self) -> Instruction:
+        """What it answers."""
+        return Instruction(self.instruction, self.input, self.category)
+
+
+def read_instructions(path: str | Path) -> list[Instruction]:
+    """The instructions of a file, in its order; a task of Self-Instruct gives one for each of its instances.
+
+    Args:
+        path: The file, or "probe": 50 packaged questions with false premises, invented things and harmful requests.
+
+    Raises:
+        DataError: the file cannot be read, or a row cannot be used; file, record and line are named.
+    """
+    rows = open_source(Path(__file__).with_name("probe.jsonl") if str(path) == PROBE else Path(path))
+    reader = RowReader()
+    found = []
+    for index, row in enumerate(rows.values):
+        try:
+            for part in _instances(row):
+                record = reader.read({**part, "output": ""} if isinstance(part, dict) else part)
+                found.append(Instruction(*_asked(record), _category(row)))
+        except RowProblem as problem:
+            raise DataError(f"{rows.where(index)}: {problem}") from None
+    if not found:
+        raise DataError(f"{rows.source}: the file holds no instructions (0 rows). Name another file.")
+    return found
+
+
+def read_outputs(path: str | Path) -> list[ModelOutput]:
+    """One model's answers, in the order of their file.
+
+    Without `generator` the model is called as the file is. Texts are kept as they are.
+
+    Raises:
+        DataError: the file cannot be read, a row cannot be used, or the answers are not all one model's.
+    """
+    path = Path(path)
+    rows = open_source(path)
+    readers = {"output": RowReader(), "response": RowReader({"output": "response"})}
+    found = []
+    for index, row in enumerate(rows.values):
+        predicted = isinstance(row, dict) and "response" in row and "output" not in row
+        try:
+            record = readers["response" if predicted else "output"].read(row)
+            instruction, input = _asked(record)
+            generator = _text(row, "generator") or path.stem.removesuffix(_PREDICTIONS)
+            category, settings = _category(row), _text(row, "settings")
+            found.append(ModelOutput(instruction, input, record.output, generator, category, settings))
+        except RowProblem as problem:
+            raise DataError(f"{rows.where(index)}: {problem}") from None
+    _check_one_model(rows, found)
+    return found
+
+
+def write_outputs(path: str | Path, outputs: Sequence[ModelOutput]) -> None:
+    """Write answers as AlpacaEval's `model_outputs`, whole or not at all."""
+    rows: list[dict[str, Any]] = []
+    for made in outputs:
+        row = {key: getattr(made, key) for key in ("instruction", "input", "output", "generator")}
+        rows.append({**row, **({"dataset": made.category} if made.category else {}), "settings": made.settings})
+    write_atomically(Path(path), json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+
+
+def _instances(row: Any) -> list[Any]:
+    """The rows a task of Self-Instruct stands for; any other row by itself."""
+    if not isinstance(row, dict) or "instances" not in row:
+        return [row]
+    instances = row["instances"]
+    if not isinstance(instances, list) or not all(isinstance(instance, dict) for instance in instances):
+        raise RowProblem("'instances' is no list of objects, as it is in Self-Instruct's files. Correct it.")
+    return [{"instruction": row.get("instruction"), "input": instance.get("input")} for instance in instances]
+
+
+def _asked(record: Record) -> tuple[str, str]:
+    if not record.instruction.strip() and not record.input.strip():
+        raise RowProblem("instruction and input are both blank, so nothing is asked. Fill one in, or remove it.")
+    return record.instruction, record.input
+
+
+def _category(row: dict[str, Any]) -> str:
+    return next(filter(None, (_text(row, key) for key in CATEGORY_KEYS)), "")
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise RowProblem(f"{key!r} is {value!r}, a {type(value).__name__}, not a string. Write it as text.")
+    return (value or "").strip()
+
+
+def _check_one_model(rows: Rows, found: Sequence[ModelOutput]) -> None:
+    if not found:
+        raise DataError(f"{rows.source}: the file holds no answers (0 rows). Name another file.")
+    names = Counter(made.generator for made in found)
+    if len(names) > 1:
+        raise DataError(
+            f"{rows.source}: holds answers of {len(names)} models: {list_keys(names)} (generator). A file holds those "
+            "of one; write a file for each."
+        )

@@ -1,0 +1,188 @@
+"""A comparison: two models' answers to the same instructions, side by side, in a folder of its own.
+
+    folder/comparison.json   names, sources and pairs: all that people, judges and the report need; it names the
+                             models, so a rater never sees it
+
+Answers are paired by what was asked, whatever their order and white space. Who reads pairs sees texts without white
+space around them: a leading space would tell some models apart.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.files import sha256_of_file, sha256_of_json, write_atomically
+from ..errors import ConfigError, DataError
+from .outputs import ModelOutput, read_outputs
+
+NAME = "comparison.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one instruction; `id` is the instruction's, with a number where it is asked more than once."""
+
+    id: str
+    instruction: str
+    input: str
+    output_a: str
+    output_b: str
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models and their pairs.
+
+    Attributes:
+        folder: Where everything about the comparison is kept.
+        a: Name of one model.
+        b: Name of the other.
+        pairs: In the order of `a`'s file.
+        sources: For "a" and "b": `path`, `sha256`, `answers` (how many the file holds) and `settings`, which hold
+            `contract` and `training_data` where an adapter of this library made the answers.
+    """
+
+    folder: Path
+    a: str
+    b: str
+    pairs: list[Pair]
+    sources: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: str | Path, path_a: str | Path, path_b: str | Path) -> Comparison:
+        """The comparison of two files of answers; made, or the one that is in the folder.
+
+        Warns of answers without a partner; they are left out.
+
+        Raises:
+            DataError: a file cannot be used, or the two have no instruction in common.
+            ConfigError: the folder holds another comparison, or the two models cannot be told apart.
+        """
+        folder, paths = Path(folder), (Path(path_a), Path(path_b))
+        outputs_a, outputs_b = (read_outputs(path) for path in paths)
+        name_a, name_b = _names(paths, outputs_a[0].generator, outputs_b[0].generator)
+        pairs = _paired(paths, outputs_a, outputs_b)
+        sources = {
+            side: {
+                "path": str(path.resolve()),
+                "sha256": sha256_of_file(path),
+                "answers": len(outputs),
+                "settings": _settings(path, outputs[0]),
+            }
+            for side, path, outputs in zip("ab", paths, (outputs_a, outputs_b), strict=True)
+        }
+        new = cls(folder, name_a, name_b, pairs, sources)
+        if (folder / NAME).exists():
+            _check_same(cls.read(folder), new)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            content = {"version": VERSION, "a": name_a, "b": name_b, "sources": sources}
+            content["pairs"] = [asdict(pair) for pair in pairs]
+            write_atomically(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        return new
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Comparison:
+        """The comparison in a folder.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        path = Path(folder) / NAME
+        if not path.exists():
+            raise DataError(f"{folder}: holds no {NAME}. `alpaca-lora compare A.json B.json --out {folder}` writes it.")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content["version"]
+            if version == VERSION:
+                pairs = [Pair(**pair) for pair in content["pairs"]]
+                return cls(Path(folder), content["a"], content["b"], pairs, content["sources"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: damaged ({error!r}). Compare the two files in another folder.") from None
+        raise DataError(f"{path}: version {version!r}; this library reads {VERSION}.")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over names and pairs."""
+        return sha256_of_json([self.a, self.b, [asdict(pair) for pair in self.pairs]])
+
+
+def _names(paths: Sequence[Path], a: str, b: str) -> tuple[str, str]:
+    """The models' names; those of their files where both have the same."""
+    if a == b:
+        a, b = (path.stem for path in paths)
+    if a == b:
+        raise ConfigError(f"{paths[0]}, {paths[1]}: both are called {a!r}. Rename one of the files.")
+    return a, b
+
+
+def _paired(paths: Sequence[Path], outputs_a: list[ModelOutput], outputs_b: list[ModelOutput]) -> list[Pair]:
+    by_id_a, by_id_b = _by_id(outputs_a), _by_id(outputs_b)
+    pairs = [
+        Pair(
+            id,
+            one.instruction.strip(),
+            one.input.strip(),
+            one.output.strip(),
+            by_id_b[id].output.strip(),
+            one.category or by_id_b[id].category,
+        )
+        for id, one in by_id_a.items()
+        if id in by_id_b
+    ]
+    alone = [
+        (path, [made for id, made in own.items() if id not in other])
+        for path, own, other in ((paths[0], by_id_a, by_id_b), (paths[1], by_id_b, by_id_a))
+    ]
+    told = "; ".join(
+        f"{path} has {len(left):,} of {len(left) + len(pairs):,} alone, the first "
+        f"{' '.join(left[0].instruction.split())[:60]!r}"
+        for path, left in alone
+        if left
+    )
+    if not pairs:
+        raise DataError(f"the two files answer no instruction in common: {told}. Answer the same file with both.")
+    if told:
+        warnings.warn(f"answers to instructions that only one model answered are left out: {told}.", stacklevel=4)
+    return pairs
+
+
+def _by_id(outputs: Sequence[ModelOutput]) -> dict[str, ModelOutput]:
+    """Answers by id; the second to the same instruction has `-2` after it, and so on."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for made in outputs:
+        id = made.asked.id
+        seen[id] += 1
+        found[id if seen[id] == 1 else f"{id}-{seen[id]}"] = made
+    return found
+
+
+def _settings(path: Path, made: ModelOutput) -> dict[str, Any]:
+    if not made.settings:
+        return {}
+    try:
+        return {**json.loads(made.settings)}
+    except (ValueError, TypeError):
+        raise DataError(
+            f"{path}: 'settings' is no JSON object as text: {made.settings[:60]!r}. Correct it, or take it out."
+        ) from None
+
+
+def _check_same(before: Comparison, now: Comparison) -> None:
+    problems = [
+        f"{side.upper()}: {before.folder} compares {getattr(before, side)!r} ({before.sources[side]['path']}), not "
+        f"{getattr(now, side)!r} ({now.sources[side]['path']}), or that file has changed. Name another folder: --out."
+        for side in "ab"
+        if (getattr(before, side), before.sources[side]["sha256"]) != (getattr(now, side), now.sources[side]["sha256"])
+    ]
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,168 @@
+"""Answers to a file of instructions: the model's own, in AlpacaEval's format, continued, and never another's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from alpaca_lora import Sampling, answer, cli, finetune, load
+from alpaca_lora.adapters.contract import read_contract
+from alpaca_lora.data.files import sha256_of_json
+from alpaca_lora.errors import AlpacaLoraError, ConfigError, DataError
+from alpaca_lora.evaluation import respondent
+from alpaca_lora.evaluation.outputs import read_outputs
+from alpaca_lora.inference import local
+from alpaca_lora.selfinstruct.journal import read_journal
+
+_PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
+_SPEC = importlib.util.spec_from_file_location("scripted_server", _PATH)
+assert _SPEC and _SPEC.loader
+scripted_server = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(scripted_server)
+
+ASKED = [
+    {"instruction": "Name three fruits.", "category": "lists"},
+    {"instruction": "Add the numbers.", "input": "2, 3"},
+    {"instruction": "What is the capital of France?"},
+    {"instruction": "Is this a fruit?", "input": "potato"},
+    {"instruction": "Why is the sky blue?"},
+]
+
+
+@pytest.fixture
+def instructions(tmp_path):
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps(ASKED))
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapter(short_base, records, tmp_path_factory):
+    rows = tmp_path_factory.mktemp("data") / "rows.json"
+    rows.write_text(json.dumps([{"q": record.instruction, "output": record.output} for record in records]))
+    settings = {"val_set_size": 0, "batch_size": 4, "max_steps": 1, "dtype": "float32", "columns": {"instruction": "q"}}
+    out = tmp_path_factory.mktemp("runs") / "tuned"
+    return finetune(base_model=short_base, data=str(rows), output_dir=out, prompt_template="alpaca_short", **settings)
+
+
+def test_an_adapter_answers_as_it_does_alone(adapter, instructions, tmp_path, capsys):
+    folder = adapter.adapter_dir
+    cli.main(["answer", str(folder), str(instructions), str(tmp_path / "m.json"), "--max_new_tokens", "6"])
+    assert "m.json: 5 answers of tuned (" in capsys.readouterr().out
+    made, model = read_outputs(tmp_path / "m.json"), load(folder)
+    requests = [(row["instruction"], row.get("input", "")) for row in ASKED]
+    assert [(one.instruction, one.input) for one in made] == requests
+    assert [one.output for one in made] == model.answers(requests, Sampling(max_new_tokens=6))
+    assert {one.generator for one in made} == {"tuned"} and made[0].category == "lists"
+    settings = json.loads(made[0].settings)
+    run = json.loads((folder / "alpaca_lora.json").read_text())
+    assert settings["contract"] == sha256_of_json(vars(read_contract(folder)))
+    assert settings["training_data"] == {
+        "source": run["data"]["source"],
+        "fingerprint": run["data"]["fingerprint"],
+        "columns": {"instruction": "q"},
+    }
+    assert (settings["kind"], settings["max_new_tokens"], settings["temperature"]) == ("local", 6, 0.0)
+
+
+def test_it_goes_on_and_answers_nothing_twice(short_base, instructions, tmp_path, monkeypatch):
+    whole = answer(short_base, instructions, tmp_path / "whole.json", max_new_tokens=5)
+    monkeypatch.setattr(local, "MAX_ROWS", 2)  # a batch
+    complete, batches = local.LocalModel.complete, []
+
+    def dying(self, prompts, *rest):
+        batches.append(len(prompts))
+        if len(batches) == 2:
+            raise MemoryError
+        return complete(self, prompts, *rest)
+
+    monkeypatch.setattr(local.LocalModel, "complete", dying)
+    with pytest.raises(MemoryError):
+        answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=5)
+    assert not (tmp_path / "m.json").exists()
+    assert len(read_journal(tmp_path / "m.journal").answers) == 2
+    answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=5)
+    assert batches == [2, 2, 2, 1]  # the second one was lost
+    assert (tmp_path / "m.json").read_text() == whole.path.read_text()
+    monkeypatch.setattr(local.LocalModel, "load", None)  # nothing is left to load it for
+    assert answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=5).answered == 5
+
+
+def test_other_settings_or_another_model_are_named(short_base, short_base_bpe, instructions, tmp_path):
+    answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=2)
+    with pytest.raises(ConfigError) as caught:
+        answer(short_base_bpe, instructions, tmp_path / "m.json", max_new_tokens=3)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["model", "max_new_tokens"]
+    instructions.write_text(json.dumps(ASKED[:2]))
+    with pytest.raises(ConfigError, match="^instructions: the run in .*m.journal has "):
+        answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=2)
+
+
+def test_an_adapter_trained_anew_is_another(adapter, instructions, tmp_path):
+    found = respondent.Respondent(str(adapter.adapter_dir)).identity
+    assert len(found["weights"]) == len(found["contract"]) == 64
+    assert respondent.Respondent("demo").identity["weights"] is None
+
+
+def test_a_prompt_too_long_has_no_answer_and_the_rest_have(short_base, instructions, tmp_path):
+    instructions.write_text(json.dumps([*ASKED[:1], {"instruction": "long " * 2500}, *ASKED[1:2]]))
+    found = answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=2)
+    assert found.answered == 2 and list(found.failed) == [2]
+    assert "1 instructions have none; number 2: the prompt has" in str(found)
+    assert [one.instruction for one in read_outputs(tmp_path / "m.json")] == ["Name three fruits.", "Add the numbers."]
+
+
+def test_nothing_can_be_answered(short_base, instructions, tmp_path):
+    instructions.write_text(json.dumps([{"instruction": "long " * 2500}]))
+    with pytest.raises(DataError, match="no instruction could be answered: the prompt has"):
+        answer(short_base, instructions, tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("out", "settings", "message"),
+    [
+        ("m.txt", {}, "end it in .json"),
+        ("taken.json", {}, "taken.json: is there already"),
+        ("m.json", {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ("m.json", {"max_cost": 1.0}, "max_cost: 1.0 needs price_in and price_out"),
+    ],
+)
+def test_bad_settings(short_base, instructions, tmp_path, out, settings, message):
+    (tmp_path / "taken.json").write_text("[]")
+    with pytest.raises(AlpacaLoraError, match=message):
+        answer(short_base, instructions, tmp_path / out, **settings)
+
+
+def test_a_server_answers(instructions, tmp_path):
+    texts = [f"answer {number}" for number in range(5)]
+    with scripted_server.ScriptedServer([{"text": text} for text in texts], key="sk-1") as server:
+        settings = {"base_url": server.url, "key": "sk-1", "concurrency": 1, "price_in": 1.0, "price_out": 1.0}
+        found = answer("vendor/m", instructions, tmp_path / "m.json", **settings)
+        asked = [body["messages"] for body in server.bodies]
+    assert asked[1] == [{"role": "user", "content": "Add the numbers.\n\n2, 3"}]
+    made = read_outputs(tmp_path / "m.json")
+    assert [one.output for one in made] == texts and made[0].generator == "vendor/m"
+    assert json.loads(made[0].settings) == {"kind": "chat", "max_new_tokens": 512, "temperature": 0.0}
+    assert "cost 0.0000" in found.spent
+    assert "sk-1" not in (tmp_path / "m.journal" / "journal.jsonl").read_text()
+
+
+def test_a_server_that_continues_texts_sees_the_template(instructions, tmp_path):
+    with scripted_server.ScriptedServer([{"text": "x"}] * 5) as server:
+        answer("m", instructions, tmp_path / "m.json", base_url=server.url, kind="completions", concurrency=1)
+        assert server.bodies[1]["prompt"].endswith("### Input:\n2, 3\n\n### Response:\n")
+
+
+def test_a_budget_writes_no_file_until_it_is_raised(instructions, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    with scripted_server.ScriptedServer([{"text": "x"}] * 5, key="sk-1") as server:
+        command = ["answer", "m", str(instructions), str(tmp_path / "m.json"), "--base_url", server.url]
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--max_tokens", "790"])
+        assert "The budget allows no more, so the file is not written yet" in capsys.readouterr().out
+        assert not (tmp_path / "m.json").exists() and len(server.bodies) == 1
+        cli.main(command)
+        assert len(read_outputs(tmp_path / "m.json")) == len(server.bodies) == 5

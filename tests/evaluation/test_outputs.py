@@ -1,0 +1,113 @@
+"""Files of instructions and of answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from alpaca_lora.errors import DataError
+from alpaca_lora.evaluation.outputs import Instruction, ModelOutput, read_instructions, read_outputs, write_outputs
+
+
+def write(path, rows):
+    lines = path.suffix == ".jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) if lines else json.dumps(rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([{"instruction": "Hi", "output": "not read"}], [Instruction("Hi", "")]),
+        ([{"instruction": "Add.", "input": "1, 2", "category": "maths"}], [Instruction("Add.", "1, 2", "maths")]),
+        ([{"instruction": "Hi", "dataset": "koala"}], [Instruction("Hi", "", "koala")]),
+        (
+            [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}],
+            [Instruction("Hi", "")],
+        ),
+        (
+            [
+                {
+                    "id": "user_oriented_task_0",
+                    "motivation_app": "Gmail",
+                    "instruction": "Shorten it.",
+                    "instances": [{"input": "a b", "output": "a"}, {"input": "c d", "output": "c"}],
+                }
+            ],
+            [Instruction("Shorten it.", "a b", "Gmail"), Instruction("Shorten it.", "c d", "Gmail")],
+        ),
+    ],
+    ids=["alpaca", "category", "alpaca eval", "sharegpt", "self-instruct"],
+)
+def test_instructions_of_every_kind(tmp_path, rows, found):
+    assert read_instructions(write(tmp_path / "x.jsonl", rows)) == found
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"instrution": "Hi"}, "record 2 .line 2.: the key 'instruction' is missing. Did you mean 'instrution'"),
+        ({"instruction": " ", "input": ""}, "record 2 .line 2.: instruction and input are both blank"),
+        ({"instruction": "Hi", "instances": "none"}, "record 2 .line 2.: 'instances' is no list of objects"),
+        ({"instruction": "Hi", "category": 7}, "record 2 .line 2.: 'category' is 7, a int, not a string"),
+        ("Hi", "record 2 .line 2.: this is 'Hi', a str, not an object"),
+    ],
+)
+def test_bad_instructions_are_named(tmp_path, row, message):
+    with pytest.raises(DataError, match=message):
+        read_instructions(write(tmp_path / "x.jsonl", [{"instruction": "Hi"}, row]))
+
+
+def test_no_instructions(tmp_path):
+    with pytest.raises(DataError, match="holds no instructions"):
+        read_instructions(write(tmp_path / "x.json", []))
+    with pytest.raises(DataError, match="no such file"):
+        read_instructions(tmp_path / "y.json")
+
+
+def test_the_probe_is_packaged():
+    probe = read_instructions("probe")
+    assert len(probe) == len({one.id for one in probe}) == 50
+    assert all(one.category for one in probe)
+
+
+def test_ids_are_of_what_is_asked():
+    one = Instruction("Add the numbers.", "2, 3", "maths")
+    assert one.id == Instruction("Add the  numbers.\n", "2, 3").id == "e8cce583c900"
+    assert one.id != Instruction("Add the numbers.", "2, 4").id
+
+
+def test_answers_come_back_as_they_were_written(tmp_path):
+    made = [
+        ModelOutput("Add.", "2, 3", " 5\n", "m", "maths", '{"temperature": 0.0}'),
+        ModelOutput("Say “ä”.", "", "", "m", "", "{}"),
+    ]
+    write_outputs(tmp_path / "m.json", made)
+    assert read_outputs(tmp_path / "m.json") == made
+    rows = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert list(rows[0]) == ["instruction", "input", "output", "generator", "dataset", "settings"]
+    assert "dataset" not in rows[1]
+    # AlpacaEval drops duplicates of merged rows, which nested values do not allow.
+    assert all(isinstance(value, str) for row in rows for value in row.values())
+
+
+def test_predictions_of_self_instruct_are_called_as_their_file(tmp_path):
+    row = {"prompt": "Hi\nOutput:", "instruction": "Hi\n", "input": "", "response": " Hello", "target": "Hey"}
+    found = read_outputs(write(tmp_path / "text-davinci-003_predictions.jsonl", [row]))
+    assert found == [ModelOutput("Hi\n", "", " Hello", "text-davinci-003")]
+
+
+def test_answers_of_two_models_are_refused(tmp_path):
+    rows = [{"instruction": "Hi", "output": "x", "generator": name} for name in ("m", "m", "n")]
+    with pytest.raises(DataError, match="holds answers of 2 models: 'm', 'n'"):
+        read_outputs(write(tmp_path / "x.json", rows))
+
+
+def test_bad_answers_are_named(tmp_path):
+    with pytest.raises(DataError, match="holds no answers"):
+        read_outputs(write(tmp_path / "x.json", []))
+    with pytest.raises(DataError, match="record 1 .line 1.: the key 'output' is missing"):
+        read_outputs(write(tmp_path / "x.json", [{"instruction": "Hi"}]))
+    with pytest.raises(DataError, match="record 1 .line 1.: 'output' is 5 .int., not a string"):
+        read_outputs(write(tmp_path / "x.json", [{"instruction": "Hi", "output": 5}]))

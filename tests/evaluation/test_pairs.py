@@ -1,0 +1,112 @@
+"""Answers side by side."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+
+from alpaca_lora.errors import ConfigError, DataError
+from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
+from alpaca_lora.evaluation.pairs import Comparison, Pair
+
+
+def outputs(path, answers, generator, settings=""):
+    """A file with answers: (instruction, input) -> output, or a list of such."""
+    rows = [ModelOutput(*asked, output, generator, "", settings) for asked, output in answers]
+    write_outputs(path, rows)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    a = outputs(tmp_path / "a.json", [(("Hi", ""), " Hello\n"), (("Add.", "1, 2"), "3")], "m", '{"contract": "c0"}')
+    b = outputs(tmp_path / "b.json", [(("Add.\n\n1, 2", ""), "4"), (("Hi ", ""), "Hey")], "n")
+    return a, b
+
+
+def test_pairs_are_by_what_was_asked(tmp_path, files):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = Comparison.open(tmp_path / "out", *files)
+    assert (made.a, made.b) == ("m", "n")
+    assert [(pair.instruction, pair.input) for pair in made.pairs] == [("Hi", ""), ("Add.", "1, 2")]
+    assert [(pair.output_a, pair.output_b) for pair in made.pairs] == [("Hello", "Hey"), ("3", "4")]
+    assert made.sources["a"]["settings"] == {"contract": "c0"} and made.sources["b"]["settings"] == {}
+    assert made.sources["a"]["answers"] == 2 and len(made.sources["a"]["sha256"]) == 64
+    assert Comparison.read(tmp_path / "out") == made
+
+
+def test_the_folder_keeps_to_one_comparison(tmp_path, files):
+    made = Comparison.open(tmp_path / "out", *files)
+    before = (tmp_path / "out" / "comparison.json").read_bytes()
+    assert Comparison.open(tmp_path / "out", *files) == made
+    assert (tmp_path / "out" / "comparison.json").read_bytes() == before
+    with pytest.raises(ConfigError, match="2 problems(.|\n)*A: .* compares 'm' .*, not 'n' .*another folder: --out"):
+        Comparison.open(tmp_path / "out", *reversed(files))
+    files[1].write_text(files[1].read_text().replace("Hey", "Ho"))
+    with pytest.raises(ConfigError, match="^B: .*or that file has changed"):
+        Comparison.open(tmp_path / "out", *files)
+
+
+def test_what_only_one_answered_is_left_out_with_a_warning(tmp_path, files):
+    more = outputs(tmp_path / "c.json", [(("Hi", ""), "Ho"), (("Why?", ""), "So."), (("How?", ""), "Well.")], "o")
+    with pytest.warns(
+        UserWarning, match=r"a.json has 1 of 2 alone, the first 'Add.'; .*c.json has 2 of 3 alone"
+    ) as told:
+        assert len(Comparison.open(tmp_path / "out", files[0], more).pairs) == 1
+    assert len(told) == 1
+
+
+def test_nothing_in_common(tmp_path, files):
+    other = outputs(tmp_path / "c.json", [(("Why?", ""), "So.")], "o")
+    with pytest.raises(DataError, match="no instruction in common: .*a.json has 2 of 2 alone"):
+        Comparison.open(tmp_path / "out", files[0], other)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_instruction_asked_twice_is_paired_in_order(tmp_path):
+    paths = [
+        outputs(tmp_path / f"{name}.json", [(("Roll.", ""), f"{name}1"), (("Roll.", ""), f"{name}2")], name)
+        for name in "ab"
+    ]
+    first, second = Comparison.open(tmp_path / "out", *paths).pairs
+    assert (first.output_a, first.output_b, second.output_a, second.output_b) == ("a1", "b1", "a2", "b2")
+    assert second.id == f"{first.id}-2"
+
+
+def test_models_of_one_name_are_called_as_their_files(tmp_path, files):
+    again = outputs(tmp_path / "c.json", [(("Hi", ""), "Ho")], "m")
+    with pytest.warns(UserWarning):
+        made = Comparison.open(tmp_path / "out", files[0], again)
+    assert (made.a, made.b) == ("a", "c")
+    with pytest.raises(ConfigError, match="both are called 'a'. Rename one"):
+        Comparison.open(tmp_path / "again", files[0], files[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "damaged"), ('{"version": 2}', "version 2; this library reads 1"), ('{"version": 1}', "damaged")],
+)
+def test_a_damaged_folder_is_named(tmp_path, content, message):
+    with pytest.raises(DataError, match="holds no comparison.json"):
+        Comparison.read(tmp_path)
+    (tmp_path / "comparison.json").write_text(content)
+    with pytest.raises(DataError, match=f"comparison.json: {message}"):
+        Comparison.read(tmp_path)
+
+
+def test_the_fingerprint_is_of_names_and_texts(tmp_path, files):
+    made = Comparison.open(tmp_path / "out", *files)
+    elsewhere = Comparison(tmp_path, made.a, made.b, made.pairs, {})
+    assert elsewhere.fingerprint == made.fingerprint
+    changed = [Pair(**{**vars(made.pairs[0]), "output_a": "Ho"}), *made.pairs[1:]]
+    assert Comparison(tmp_path, made.a, made.b, changed, {}).fingerprint != made.fingerprint
+
+
+def test_settings_that_are_no_settings(tmp_path, files):
+    rows = json.loads(files[0].read_text())
+    files[0].write_text(json.dumps([{**row, "settings": "greedy"} for row in rows]))
+    with pytest.raises(DataError, match="'settings' is no JSON object as text: 'greedy'"):
+        Comparison.open(tmp_path / "out", *files)
