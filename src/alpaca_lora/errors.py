@@ -1,7 +1,7 @@
 """Errors a user can act on.
 
 Every message names the offending value, the rule, and the next action. `AlpacaLoraError` is the root, so that one
-`except` in a notebook or in `cli.py` catches them all; each child also is the built-in error a Python user expects.
+`except` in a notebook or in `cli` catches them all; each child also is the built-in error a Python user expects.
 """
 
 from __future__ import annotations

@@ -1,0 +1,39 @@
+"""The library's functions: what notebooks call and the command line wraps.
+
+from alpaca_lora import finetune
+run = finetune(base_model="demo", data="seeds", output_dir="out", batch_size=10, max_steps=3)
+run.generate("Name three fruits.")
+run.merge("merged")
+"""
+
+from .adapters import diff_apply, diff_make, diff_verify, export, extract_lora, merge
+from .judging import answer, compare, compare_preferences, compare_report, rate
+from .models import chat, generate, load, serve, stream
+from .records import inspect, lint, refilter, self_instruct, self_instruct_report
+from .runs import Run, finetune
+
+__all__ = [
+    "Run",
+    "answer",
+    "chat",
+    "compare",
+    "compare_preferences",
+    "compare_report",
+    "diff_apply",
+    "diff_make",
+    "diff_verify",
+    "export",
+    "extract_lora",
+    "finetune",
+    "generate",
+    "inspect",
+    "lint",
+    "load",
+    "merge",
+    "rate",
+    "refilter",
+    "self_instruct",
+    "self_instruct_report",
+    "serve",
+    "stream",
+]

@@ -1,0 +1,130 @@
+"""Models that answer: loaded, asked, talked to, served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inference.local import LocalModel
+    from ..inference.moderation import Moderation
+
+
+def load(
+    path: str | Path,
+    *,
+    base_model: str | None = None,
+    prompt_template: str | None = None,
+    also: Sequence[str | Path] = (),
+    force: bool = False,
+) -> LocalModel:
+    """Load an adapter folder, a merged folder or a base for generation.
+
+    Args:
+        path: Folder, hub id of a base, or `demo`.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        also: Further adapters of the same base, each called by its folder's name; `base` is the base itself.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+
+    Raises:
+        AdapterError: an adapter is damaged, or not for this base, tokenizer or template.
+        ModelError: the base cannot be loaded.
+    """
+    from ..inference.local import LocalModel
+
+    return LocalModel.load(path, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
+
+
+def generate(
+    model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
+) -> str:
+    """The answer to one instruction; for many, `load(...).answers([...])` makes them together, several times as fast.
+
+    Args:
+        model: What `load` returned, or anything it takes.
+        instruction: What to do.
+        input: Context, may be empty.
+        adapter: Which of several adapters answers; `base` is none of them.
+        **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
+            seed, stop.
+    """
+    from ..inference.sampling import Sampling
+
+    loaded = load(model) if isinstance(model, str | Path) else model
+    return loaded.generate(instruction, input, Sampling(**sampling), adapter)
+
+
+def stream(
+    model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
+) -> Iterator[str]:
+    """As `generate`, in pieces as they are made."""
+    from ..inference.sampling import Sampling
+
+    loaded = load(model) if isinstance(model, str | Path) else model
+    return loaded.stream(instruction, input, Sampling(**sampling), adapter)
+
+
+def chat(model: str | Path | LocalModel, *, moderation: Moderation | None = None, **sampling: Any) -> None:
+    """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
+    from ..inference.chat import chat as talk
+    from ..inference.sampling import Sampling
+
+    talk(load(model) if isinstance(model, str | Path) else model, Sampling(**sampling), moderation)
+
+
+def serve(
+    model: str | Path | LocalModel,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    web: bool = False,
+    max_rows: int = 32,
+    max_waiting: int = 64,
+    moderation: Moderation | None = None,
+    also: Sequence[str | Path] = (),
+    prompt_template: str | None = None,
+    force: bool = False,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve a model over HTTP, in OpenAI's protocol, until Ctrl-C or SIGTERM.
+
+    Args:
+        model: What `load` returned, or anything it takes.
+        host: What to bind.
+        port: 0 takes one that is free.
+        token: What clients must present; needed where `host` is not this machine's own.
+        web: With a page for people at /, too.
+        max_rows: Most answers made at once.
+        max_waiting: Most requests that wait; one more is refused with status 429.
+        moderation: Called with each prompt and each answer; returns why it is refused, or None.
+        also: Further adapters, as for `load`.
+        prompt_template: As for `load`.
+        force: As for `load`.
+        ready: Called with the address once requests are answered.
+
+    Raises:
+        ConfigError: the port is taken, or the address needs a token.
+        AdapterError, ModelError: as `load`.
+        MissingDependencyError: the extra `serve`, or `web`, is not installed.
+    """
+    from ..inference.serve import serve_model
+
+    def loaded() -> LocalModel:
+        if not isinstance(model, str | Path):
+            return model
+        return load(model, also=also, prompt_template=prompt_template, force=force)
+
+    serve_model(
+        loaded,
+        host=host,
+        port=port,
+        token=token,
+        web=web,
+        max_rows=max_rows,
+        max_waiting=max_waiting,
+        moderation=moderation,
+        ready=ready,
+    )

@@ -1,0 +1,157 @@
+"""Training, and what it gives back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import FinetuneConfig
+from ..errors import ConfigError
+from .adapters import merge
+from .models import generate, load
+
+if TYPE_CHECKING:
+    from ..inference.local import LocalModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run; everything it knows is in its folder, so `Run(folder)` works later too."""
+
+    output_dir: Path
+
+    @property
+    def adapter_dir(self) -> Path:
+        """Folder of the adapter."""
+        return self.output_dir
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A dict an optimizer step and evaluation, as in history.jsonl."""
+        from ..training.history import read_history
+
+        return read_history(self.output_dir)
+
+    @property
+    def samples(self) -> list[dict[str, str]]:
+        """`sample_instructions` with the answers before and after training."""
+        return self._file["samples"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Losses before and after, steps, tokens and seconds."""
+        return self._file["metrics"]
+
+    def plot(self) -> Any:
+        """A matplotlib Figure of training and validation loss."""
+        from ..training.history import plot_history
+
+        return plot_history(self.history, self.output_dir.name)
+
+    def generate(self, instruction: str, input: str = "", **sampling: Any) -> str:
+        """The tuned model's answer; `sampling` as for `generate`."""
+        return generate(self._model, instruction, input, **sampling)
+
+    def merge(self, out: str | Path) -> Path:
+        """Merge the adapter into its base; see `merge`."""
+        return merge(self.output_dir, out)
+
+    @property
+    def _file(self) -> dict[str, Any]:
+        return json.loads((self.output_dir / "alpaca_lora.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def _model(self) -> LocalModel:
+        return load(self.output_dir)
+
+
+def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None, **overrides: Any) -> Run:
+    """Fine-tune a base model: LoRA or QLoRA beside frozen weights, or all weights.
+
+    Args:
+        config: A whole config; or, instead,
+        recipe: a packaged recipe's name or a YAML file, and
+        **overrides: any field of `FinetuneConfig`; they win over the recipe.
+
+    Returns:
+        The run; its folder holds the adapter (the whole model with `method="full"`), history.jsonl, loss.png, a model
+        card and alpaca_lora.json.
+
+    Raises:
+        ConfigError: wrong settings, all of them at once.
+        DataError: records that cannot be used.
+        ModelError: a base that cannot be used.
+        TrainingError: losses that are no numbers, a full disk, no memory for a single example.
+        RunInterrupted: Ctrl-C or SIGTERM; the run has a checkpoint and `resume="auto"` continues it.
+    """
+    if config is None:
+        config = FinetuneConfig.make(recipe, **overrides)
+    elif recipe or overrides:
+        raise ConfigError("finetune: give either a config, or a recipe and settings, not both.")
+    return _finetune(config)
+
+
+def _finetune(config: FinetuneConfig) -> Run:
+    from transformers import set_seed
+
+    from ..adapters.contract import Contract, write_run_file
+    from ..adapters.parent import continue_from
+    from ..adapters.result import save_run
+    from ..inference.local import LocalModel
+    from ..models.fingerprint import fingerprint
+    from ..models.load import Placement, processes, resolve_base
+    from ..training.checkpoint import full_disk_explained
+    from ..training.identity import check_identity, fingerprint_of, identity_of
+    from ..training.model import check_abilities, trainable_model
+    from ..training.prepare import all_of, claim_output_dir, prepare
+    from ..training.run import plan_training, train
+    from ..training.sharding import check_can_shard, from_first_rank
+    from ..training.start import print_start
+
+    check_abilities(config)
+    config, parent = continue_from(config) if config.adapter else (config, None)
+    _, placement, (output_dir, before) = all_of(
+        lambda: check_can_shard(config), lambda: Placement.choose(config.dtype), lambda: claim_output_dir(config)
+    )
+    main = processes().is_main_process
+    base = resolve_base(config.base_model)
+    data = prepare(config, base, parent.encoder(config, base) if parent else None)
+    steps = plan_training(config, data.model_config, data.train, placement.device)
+
+    base_fingerprint = from_first_rank(fingerprint(base) if main else None)
+    if parent:
+        contract = parent.contract_for(config, data.encoder, base_fingerprint)
+    else:
+        contract = Contract.of(data.encoder, config.base_model, base_fingerprint)
+    described: dict[str, Any] = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
+    described |= {"parent": parent.described} if parent else {}
+    identity = identity_of(config, data.records.fingerprint, asdict(contract), described.get("parent"))
+    if before:
+        was = identity_of(before["config"], before["data"]["fingerprint"], before["contract"], before.get("parent"))
+        check_identity(was, identity)
+        if before["finished"]:
+            processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
+            return Run(output_dir)
+    set_seed(config.seed)
+    model = trainable_model(config, base, placement, partial(parent.put_on, config=config) if parent else None)
+    print_start(config, model, placement, data, steps)
+    local = LocalModel(model, data.encoder, contract.stop_ids, contract)
+    untrained = [local.generate(instruction) for instruction in config.sample_instructions]
+    if main:
+        write_run_file(output_dir, contract, finished=False, **described)
+    with full_disk_explained(output_dir):
+        train(config, model, placement, steps, data.validation, fingerprint_of(identity))
+        model.eval()
+        answers = [local.generate(instruction) for instruction in config.sample_instructions]
+        samples = [
+            {"instruction": instruction, "before": old, "after": new}
+            for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
+        ]
+        save_run(
+            output_dir, model, placement.dtype, data.encoder.tokenizer, contract, {**described, "samples": samples}
+        )
+    processes().wait_for_everyone()
+    return Run(output_dir)

@@ -1,0 +1,81 @@
+"""Commands of training."""
+
+from __future__ import annotations
+
+import os
+
+from ..config import FinetuneConfig, recipe_names, recipe_path
+from .names import command_name
+
+
+def finetune(config: FinetuneConfig) -> None:
+    """Fine-tune a base model on instruction records."""
+    from .. import api
+
+    run = api.finetune(config)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process reports
+        return
+    metrics = run.metrics
+    for sample in run.samples:
+        print(f"\n### {sample['instruction']}\n--- before\n{sample['before']}\n--- after\n{sample['after']}")
+    print(f"\n{metrics['steps']} steps in {metrics['train_seconds']:.0f} s, last loss {metrics['loss']:.4f}", end="")
+    if metrics["eval_loss_before"] is not None:
+        print(f", validation loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}", end="")
+    here = command_name()
+    full = config.method == "full"
+    print(
+        f".\n{'Model' if full else 'Adapter'}, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
+        f'  {here} generate {run.output_dir} "Write a haiku about the sea."'
+    )
+    if not full:
+        print(f"  {here} merge {run.output_dir} {run.output_dir}-merged")
+
+
+def inspect(
+    data: str,
+    base_model: str,
+    prompt_template: str = "alpaca",
+    cutoff_len: int = 512,
+    train_on_inputs: bool = False,
+    columns: dict[str, str] | None = None,
+    examples: int = 3,
+) -> None:
+    """Show what training would see: counts, lengths, truncation, and examples with supervised tokens in green.
+
+    Args:
+        data: Records: a file, a hub id, or `seeds`.
+        base_model: Its tokenizer is used; no weights are loaded.
+        prompt_template: A packaged template or a JSON file.
+        cutoff_len: Most tokens an example may have.
+        train_on_inputs: Supervise the prompt too.
+        columns: Names of the data's own columns.
+        examples: Examples to show.
+    """
+    from rich.console import Console
+
+    from .. import api
+
+    report = api.inspect(
+        data,
+        base_model,
+        prompt_template=prompt_template,
+        cutoff_len=cutoff_len,
+        train_on_inputs=train_on_inputs,
+        columns=columns,
+    )
+    console = Console(highlight=False)
+    console.print(str(report), markup=False, soft_wrap=True)
+    for text in report.examples_shown(examples):
+        console.print()
+        console.print(text, soft_wrap=True)
+
+
+def recipes(name: str | None = None) -> None:
+    """List the packaged recipes, or print one."""
+    if name is not None:
+        print(recipe_path(name).read_text(encoding="utf-8"), end="")
+        return
+    width = max(map(len, recipe_names()))
+    for known in recipe_names():
+        head = recipe_path(known).read_text(encoding="utf-8").partition("\n")[0]
+        print(f"{known:{width}}  {head.lstrip('# ')}")
