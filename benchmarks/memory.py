@@ -3,7 +3,8 @@
     PYTHONPATH=src python benchmarks/memory.py                    # micro-batches of 4,096 tokens
     PYTHONPATH=src python benchmarks/memory.py --tokens 16384
 
-Formulas and what they leave out: `alpaca_lora.models.geometry`. Needs no GPU and no torch.
+Formulas and what they leave out: `alpaca_lora.planning.memory`, `alpaca_lora.models.geometry`. Needs neither GPU nor
+torch.
 """
 
 from __future__ import annotations
@@ -12,29 +13,17 @@ import argparse
 
 from alpaca_lora.config import FinetuneConfig, recipe_names
 from alpaca_lora.models.geometry import SHAPES, Geometry
+from alpaca_lora.planning.memory import MemoryModel, MicroBatch
 
 GIB = 2**30
 COUNTS = (1, 2, 4, 8, 16)
 
 
 def parts(geometry: Geometry, config: FinetuneConfig, tokens: int, gpus: int = 1) -> dict[str, float]:
-    """Bytes on each of `gpus` GPUs, by part."""
-    targets = config.lora_target_modules
-    lora = 0 if config.method == "full" else geometry.lora_parameters(config.lora_r, targets)
-    state = geometry.state_bytes(config.method, lora, config.load_in_8bit, config.optimizer)
-    shards = gpus if config.fsdp else 1
-    # On one GPU products take bfloat16 copies of float32 weights; the backward pass keeps those of a layer or of all.
-    layers = 1 if config.gradient_checkpointing else geometry.num_hidden_layers
-    used = geometry.linear_parameters // geometry.num_hidden_layers * layers + geometry.head_parameters
-    copies = 2 * used if config.method == "full" else 0
-    token = geometry.activation_bytes(config.method, config.gradient_checkpointing, targets, config.lora_dropout > 0)
-    return {
-        "weights": state.weights / shards,
-        "gradients": state.gradients / shards,
-        "optimizer": state.optimizer / shards,
-        "copies": geometry.gathered_bytes(config.method) if shards > 1 else copies,
-        "activations": token * tokens,
-    }
+    """Bytes on each of `gpus` GPUs at the highest moment of a step of several micro-batches, half supervised."""
+    batch = MicroBatch(tokens, tokens // 2, 0, config.cutoff_len)
+    found = MemoryModel(config, geometry, "bfloat16", gpus).training(batch)._asdict()
+    return {**found, "activations": found["activations"] + found.pop("logits")}
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

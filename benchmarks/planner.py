@@ -1,6 +1,6 @@
-"""The planner against truth: predicted and measured peak of tensors, on a CPU, for six settings.
+"""The planner against truth: predicted and measured peak of tensors, on a CPU, for eight settings.
 
-    python benchmarks/planner.py                     # about 10 minutes on one core
+    python benchmarks/planner.py                     # about 12 minutes on one busy core
     python benchmarks/planner.py --only 2 5
 
 Each setting is two real optimizer steps of the library's own trainer, in a process of its own. Measured by
@@ -32,6 +32,12 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("300M", {"method": "lora", "layout": "packed", "max_tokens": 512, "lora_target_modules": "all-linear"}),
     ("300M", {"method": "full", "layout": "tree", "max_tokens": 256, "gradient_checkpointing": True}),
     ("300M", {"method": "lora", "layout": "tree", "max_tokens": 1024, "lora_dropout": 0.0}),
+    (
+        "300M",
+        {"method": "lora", "layout": "padded", "max_tokens": 256, "lora_target_modules": "all-linear"}
+        | {"lora_dropout": 0.0, "dtype": "bfloat16"},
+    ),
+    ("demo", {"method": "full", "layout": "packed", "max_tokens": 256, "dtype": "bfloat16"}),
 ]
 SHAPE_300M = {  # random weights: memory does not depend on their values
     **{"vocab_size": 49_152, "hidden_size": 1024, "intermediate_size": 2816},
@@ -84,7 +90,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
         live += event.nbytes()
         most = max(most, live)
 
-    formula = MemoryModel(config, Geometry.of(data.model_config), "float32", on_cpu=True)
+    formula = MemoryModel(config, Geometry.of(data.model_config), config.dtype.replace("auto", "float32"), on_cpu=True)
     second = range(steps.packs_per_step, 2 * steps.packs_per_step)  # the optimizer has its state by then
     packs = {index: MicroBatch(**count_pack(steps[index]["pack"])._asdict()) for index in second}
     found: Memory = max(
@@ -120,8 +126,11 @@ def main() -> int:
             worst = max(worst, abs(off))
             cells = [*(row["parts"][part] for part in parts), row["predicted"], row["measured"]]
             again = ", checkpointing" if settings.get("gradient_checkpointing") else ""
+            again += ", bfloat16" if "dtype" in settings else ""
             label = f"{name} {settings['method']}, {settings['layout']}, {settings['max_tokens']}{again}"
-            print(f"| {label} | " + " | ".join(f"{cell / 2**20:.0f}" for cell in cells) + f" | {off:+.1%} |", flush=True)
+            print(
+                f"| {label} | " + " | ".join(f"{cell / 2**20:.0f}" for cell in cells) + f" | {off:+.1%} |", flush=True
+            )
     return int(worst > 0.15)
 
 

@@ -168,7 +168,7 @@ def test_gathered_bytes():
     assert SHAPES["llama-7b"].gathered_bytes("full") == 2 * (2 * layer + ends) + 6 * ends
 
 
-def kept_bytes(model, tokens):
+def kept_bytes(model, tokens, bfloat16=True):
     """Bytes autograd keeps for the backward pass of the decoder, weights and their bfloat16 copies left out."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
     shapes = {tuple(tensor.shape) for tensor in model.parameters()}
@@ -183,7 +183,8 @@ def kept_bytes(model, tokens):
 
     ids = torch.zeros(1, tokens, dtype=torch.long)
     decoder = model.get_base_model().model if hasattr(model, "get_base_model") else model.model
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16, cache_enabled=False)  # as the trainer has it
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast:
         hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
     assert hidden.requires_grad
     return sum(count for count, _ in kept.values())
@@ -214,6 +215,33 @@ def test_activation_bytes_are_those_autograd_keeps(method, targets, checkpointin
             checkpoint_activations(model)
         found.append(kept_bytes(model.train(), tokens) / tokens)
         expected.append(geometry.activation_bytes(method, checkpointing, targets))
+    assert found[1] - found[0] == pytest.approx(expected[1] - expected[0], rel=0.03)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("method", "targets", "dropout", "dtype"),
+    [
+        ("full", None, 0.0, "float32"),
+        ("full", None, 0.0, "bfloat16"),  # weights in float32, products in bfloat16
+        ("lora", ["v_proj", "gate_proj"], 0.0, "float32"),
+        ("lora", "all-linear", 0.0, "float32"),
+        ("lora", "all-linear", 0.1, "float32"),
+    ],
+)
+def test_activation_bytes_over_float32_weights(method, targets, dropout, dtype, checkpointing):
+    found, expected = [], []
+    for layers in (2, 4):
+        geometry = replace(SMALL, num_hidden_layers=layers)
+        model = build(geometry, "cpu")
+        if method == "lora":
+            model = add_lora(model, r=1, alpha=1, dropout=dropout, targets=targets)
+        if checkpointing:
+            model.enable_input_require_grads()
+            checkpoint_activations(model)
+        found.append(kept_bytes(model.train(), 96, dtype == "bfloat16") / 96)
+        traits = {"dtype": dtype, "sharded": False, "on_cpu": True}
+        expected.append(geometry.activation_bytes(method, checkpointing, targets, dropout > 0, **traits))
     assert found[1] - found[0] == pytest.approx(expected[1] - expected[0], rel=0.03)
 
 

@@ -9,6 +9,7 @@ run.merge("merged")
 from .adapters import diff_apply, diff_make, diff_verify, export, extract_lora, merge
 from .judging import answer, compare, compare_preferences, compare_report, rate
 from .models import chat, generate, load, serve, stream
+from .plans import plan
 from .records import inspect, lint, refilter, self_instruct, self_instruct_report
 from .runs import Run, finetune
 
@@ -30,6 +31,7 @@ __all__ = [
     "lint",
     "load",
     "merge",
+    "plan",
     "rate",
     "refilter",
     "self_instruct",

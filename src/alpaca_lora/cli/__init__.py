@@ -20,6 +20,7 @@ from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
 from .answers import chat, generate, serve
 from .judging import answer, compare
 from .names import PROG
+from .plans import plan
 from .records import lint, self_instruct_refilter, self_instruct_report, self_instruct_run
 from .training import finetune, inspect, recipes
 
@@ -71,6 +72,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
     ),
     "inspect": (inspect, {"data": "records: a file, a hub id, or seeds"}),
     "lint": (lint, {"data": "records: a file, a hub id, or seeds"}),
+    "plan": (plan, {}),
     "recipes": (recipes, {"name": "the recipe to print; all are listed if left out"}),
 }
 

@@ -15,6 +15,7 @@ from ..errors import ConfigError, did_you_mean
 from .lora import DEFAULT_TARGETS
 
 Method = Literal["lora", "qlora", "full"]
+Dtype = Literal["float32", "bfloat16"]
 Targets = list[str] | str | None  # module names, "all-linear", or None for q_proj and v_proj
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -22,6 +23,14 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 OPTIMIZER_BYTES = {"adamw": 8.0, **dict.fromkeys(("adamw_8bit", "paged_adamw_8bit"), 2 * (1 + 4 / 256))}
 """Of a trained parameter: two moments in float32, or in 8 bits with a float32 scale for 256 (arXiv 2110.02861)."""
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+_READ_TOGETHER = {  # linears that read one tensor
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "normalised"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "normalised again"),
+    "down_proj": "product",
+}
 
 
 class StateBytes(NamedTuple):
@@ -128,21 +137,27 @@ class Geometry:
         return self.training_flops(method, 1, context, predicted, lora, again)
 
     def state_bytes(
-        self, method: Method, lora: int = 0, load_in_8bit: bool = False, optimizer: str = "adamw"
+        self,
+        method: Method,
+        lora: int = 0,
+        load_in_8bit: bool = False,
+        optimizer: str = "adamw",
+        dtype: Dtype = "bfloat16",
     ) -> StateBytes:
         """Weights, gradients and optimizer state, over all GPUs that share them.
 
-        What trains: float32 weight 4, gradient 4, AdamW 8: 16 bytes a parameter (arXiv 1910.02054). What is frozen:
-        bfloat16 2, but linears 0.516 in `qlora`, 1 (and a float32 a row) with `load_in_8bit`. 8-bit optimizers keep
-        the embedding's moments in float32, as transformers asks them to.
+        What trains: float32 weight 4, gradient 4, AdamW 8: 16 bytes a parameter (arXiv 1910.02054). What is frozen: 2
+        in bfloat16 and 4 in float32, but linears 0.516 in `qlora`, 1 (and a float32 a row) with `load_in_8bit`. 8-bit
+        optimizers keep the embedding's moments in float32, as transformers asks them to.
         """
+        width = DTYPE_BYTES[dtype]
         if method == "full":
             trained, wide, frozen = self.parameters, self.head_parameters, 0.0
         else:
             rows = self.num_hidden_layers * sum(outputs for _, outputs in self.modules.values())
             linear = self.linear_parameters
-            held = NF4_BYTES * linear if method == "qlora" else linear + 4 * rows if load_in_8bit else 2 * linear
-            trained, wide, frozen = lora, 0, held + 2 * (self.parameters - linear)
+            held = NF4_BYTES * linear if method == "qlora" else linear + 4 * rows if load_in_8bit else width * linear
+            trained, wide, frozen = lora, 0, held + width * (self.parameters - linear)
         moments = OPTIMIZER_BYTES["adamw"] * wide + OPTIMIZER_BYTES[optimizer] * (trained - wide)
         return StateBytes(frozen + 4 * trained, 4 * trained, moments)
 
@@ -156,27 +171,48 @@ class Geometry:
         return 2 * (2 * layer + ends) + (6 * max(layer, ends) if method == "full" else 0)
 
     def activation_bytes(
-        self, method: Method, checkpointing: bool = False, targets: Targets = None, dropout: bool = False
+        self,
+        method: Method,
+        checkpointing: bool = False,
+        targets: Targets = None,
+        dropout: bool = False,
+        *,
+        dtype: Dtype = "bfloat16",
+        sharded: bool = True,
+        on_cpu: bool = False,
     ) -> int:
-        """Bytes a token that wait for the backward pass; bfloat16 with float32 norms, as transformers computes.
+        """Bytes a token that wait for the backward pass; products in `dtype`, norms in float32, as transformers has it.
 
-        After arXiv 2205.05198, equation 2, for a LLaMA whose attention keeps no scores (FlashAttention). A layer:
+        After arXiv 2205.05198, equation 2, for a LLaMA whose attention keeps no scores (FlashAttention); w is 2 bytes
+        (bfloat16) or 4 (float32). A layer:
 
-            norms, attention     2 x 4 h   2 (2 q + 2 k)      inputs in float32; queries, keys, values, output
-            MLP                  2 x 3 m                      gate, its activation, up
-            full                 2 (2 h + 2 h + m)            normalised twice; inputs of q k v, of gate and up, of down
-            LoRA                 2 inputs, 3 with dropout     of each target (each keeps its own), and a mask
+            norms, attention     2 x 4 h   w (2 q + 2 k)      inputs in float32; queries, keys, values, output
+            MLP                  3 w m                        gate, its activation, up
+            full                 w (4 h + m)                  normalised twice; inputs of q k v, of gate and up, of down
+            full, not sharded    2 x 4 h   w (5 h + m)        bfloat16: normalised in float32; each linear casts its own
+            LoRA                 w inputs of each target      bfloat16: each casts its own; float32: shared
+            LoRA, dropout        (w + 1) inputs of each       its own, and a mask, which on a CPU is float32: w + 4
 
-        With checkpointing: 2 h for each layer, and one layer's all. Not counted: logits (256 rows at a time),
-        gradients in flight (some h and m a token), a rank's worth a target, what allocators lose.
+        With checkpointing: a layer's input for each layer, and one layer's all. Not counted: logits and gradients in
+        flight (planning/memory.py has them), a rank's worth a target, what allocators lose.
         """
         h, m, q, k = self._widths
-        layer = 8 * h + 4 * (q + k) + 6 * m
+        width = DTYPE_BYTES[dtype]
+        alone = method == "full" and not sharded and width == 2  # autocast over float32 weights: so is what flows by
+        layer = 8 * h + width * (2 * (q + k) + 3 * m)
         if method == "full":
-            layer += 2 * (4 * h + m)
+            layer += width * (5 * h + m) + 8 * h if alone else width * (4 * h + m)
         else:
-            layer += (3 if dropout else 2) * sum(self.modules[name][0] for name in self._targets(targets))
-        return layer + 2 * h * self.num_hidden_layers if checkpointing else layer * self.num_hidden_layers
+            names = self._targets(targets)
+            if dropout:
+                layer += (width + (4 if on_cpu else 1)) * sum(self.modules[name][0] for name in names)
+            elif width == 2:
+                layer += width * sum(self.modules[name][0] for name in names)
+            else:  # what o_proj gets is attention's output, counted above
+                inputs = {_READ_TOGETHER[name]: self.modules[name][0] for name in names if name in _READ_TOGETHER}
+                layer += width * sum(inputs.values())
+        stream = 4 if alone else width
+        return layer + stream * h * self.num_hidden_layers if checkpointing else layer * self.num_hidden_layers
 
     @property
     def _widths(self) -> tuple[int, int, int, int]:

@@ -19,6 +19,7 @@ from ..data.plan import Planner
 from ..data.tokens import Examples
 from ..errors import ConfigError, RunInterrupted
 from ..models.attention import BLOCK, IMPLEMENTATION, runs_packs
+from ..models.budget import auto_tokens
 from ..models.geometry import Geometry
 from ..models.load import Placement, checkpoint_activations, processes
 from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
@@ -122,22 +123,12 @@ def auto_max_tokens(config: FinetuneConfig, model_config: Any, device: torch.dev
     """A micro-batch that uses a device well.
 
     On a CPU a fixed size. On a GPU (not tried on one yet) what should fit in half of the memory that weights, gradients
-    and optimizer state leave free, as models/geometry.py counts them; at most 16,384 tokens.
+    and optimizer state leave free, as models/budget.py counts them; at most 16,384 tokens.
     """
     if device.type != "cuda":
         return CPU_TOKENS
-    shape = Geometry.of(model_config)
-    lora = 0 if config.method == "full" else shape.lora_parameters(config.lora_r, config.lora_target_modules)
-    state_bytes = sum(shape.state_bytes(config.method, lora, config.load_in_8bit, config.optimizer))
-    if config.fsdp:
-        held = 0 if config.cpu_offload else state_bytes / processes().num_processes
-        state_bytes = held + shape.gathered_bytes(config.method)
-    token_bytes = shape.activation_bytes(
-        config.method, config.gradient_checkpointing, config.lora_target_modules, config.lora_dropout > 0
-    )
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    fit = max(free_bytes - state_bytes, 0) // 2 // token_bytes
-    return int(min(max(fit // BLOCK * BLOCK, 1024), 16_384))
+    return auto_tokens(config, Geometry.of(model_config), free_bytes, processes().num_processes)
 
 
 def _total_steps(config: FinetuneConfig, steps: StepDataset) -> int:

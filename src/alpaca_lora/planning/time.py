@@ -1,0 +1,69 @@
+"""How long a run takes and what it costs: operations, the card's peak rate, and the share of it that is reached.
+
+    seconds = operations / (GPUs x peak x utilisation)         money = seconds / 3600 x GPUs x price an hour
+
+Operations: models/geometry.py. Utilisation is an assumption unless you measured it: 0.4 lies below PaLM's 0.46 (arXiv
+2204.02311, table 3) and has not been measured for this library on a GPU; unpacking 4-bit weights and small models take
+more. Operations repeated by checkpointing are counted among those done, so 0.4 is of hardware use, not MFU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..config import FinetuneConfig
+from ..models.geometry import Geometry
+from .cards import Card
+from .memory import MicroBatch
+
+UTILISATION = 0.4
+ALPACA = "Alpaca's own run, 7B on 8 A100 of 80 GB: 3 hours, less than $100 (Stanford CRFM, 2023)"
+ALPACA_EXAMPLES, ALPACA_TOKENS, ALPACA_PREDICTED = 52_002, 127, 0.5
+"""Examples of tatsu-lab/alpaca, mean tokens of one, and the share of them that are the response's."""
+
+
+class Work(NamedTuple):
+    """What a run computes, over all of its steps and GPUs."""
+
+    steps: int
+    tokens: float
+    pairs: float
+    predicted: float
+    largest: tuple[MicroBatch, ...]
+    """Micro-batches of which one needs the most memory."""
+    alone: bool
+    """Every step is one micro-batch on each GPU."""
+    source: str
+    """Where the counts come from."""
+
+    def seconds(self, config: FinetuneConfig, shape: Geometry, card: Card, gpus: int, utilisation: float) -> float:
+        """Of training; evaluations, saving and starting come on top."""
+        return self.operations(config, shape) / (gpus * card.tflops * 1e12 * utilisation)
+
+    def operations(self, config: FinetuneConfig, shape: Geometry) -> float:
+        """2 x multiply-adds of all steps, repeated ones included."""
+        lora = 0 if config.method == "full" else shape.lora_parameters(config.lora_r, config.lora_target_modules)
+        again = config.gradient_checkpointing
+        return shape.training_flops(config.method, self.tokens, self.pairs, self.predicted, lora, again)
+
+
+def like_alpaca(config: FinetuneConfig, tokens: int, ranks: int) -> Work:
+    """The work of a run on Alpaca's examples, nothing shared, for want of data to count.
+
+    Args:
+        config: The run's settings; those of the data are not read.
+        tokens: Most of a micro-batch.
+        ranks: GPUs.
+    """
+    a_step = config.batch_size * ALPACA_TOKENS
+    steps = config.max_steps or math.ceil(ALPACA_EXAMPLES // config.batch_size * config.num_epochs)
+    per_rank = math.ceil(a_step / tokens / ranks)
+    held = max(min(tokens, math.ceil(a_step / ranks / per_rank)), config.cutoff_len)
+    if per_rank > 1:
+        held = max(tokens, config.cutoff_len)
+    seen = (ALPACA_TOKENS + 1) / 2
+    largest = MicroBatch(held, math.ceil(ALPACA_PREDICTED * held), seen * held, min(held, config.cutoff_len))
+    total = float(steps * a_step)
+    source = f"Alpaca's {ALPACA_EXAMPLES:,} examples of {ALPACA_TOKENS} tokens, an estimate; give data for its own"
+    return Work(steps, total, total * seen, total * ALPACA_PREDICTED, (largest,), per_rank == 1, source)
