@@ -203,9 +203,11 @@ def records() -> list[Record]:
     ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A Chromium with an empty profile that asks nobody for anything by itself.
+
+    For a module only: while it is there, playwright's event loop runs in this thread, and asyncio.run works no more.
 
     Where none is installed, tests that need it are skipped, and with CI=true they fail.
     """
