@@ -46,7 +46,10 @@ def test_each_instruction_stands_alone(model):
 
 
 def test_an_input_belongs_to_the_next_instruction_only(model):
-    shown, prompts = talk(model, "/input", "Tom", "Felix", "", "Choose one.", "Choose one.", "/history")
+    shown, prompts = talk(
+        model, "/input", "Tom", "Felix", "", "Choose one.", "Choose one.", "/history", "/input Tom", "A?"
+    )
+    assert model.generate("A?", "Tom", SHORT) + "\n" in shown
     with_input = model.generate("Choose one.", "Tom\nFelix", SHORT)
     assert with_input + "\n" in shown
     assert model.generate("Choose one.", "", SHORT) + "\n" in shown

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
-from alpaca_lora import load
+from alpaca_lora import load, serve
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.inference.engine import Engine
 from alpaca_lora.inference.guard import Guard
@@ -183,6 +183,8 @@ def test_a_seed_repeats_whatever_else_is_asked(client, model):
         ("chat/completions", chat(n=100), 400, "n: Input should be less than or equal to 8."),
         ("chat/completions", chat(temprature=1), 400, "temprature: is not known."),
         ("chat/completions", chat("word " * 3000), 400, "Shorten it."),
+        ("chat/completions", chat("a\ud800"), 400, "the text holds half of a character"),
+        ("completions", {"prompt": "a\ud800"}, 400, "the text holds half of a character"),
         ("chat/completions", chat(), 404, "model: 'x' is not served."),
         ("completions", {"prompt": [[1, 2, 3]]}, 400, "prompt"),
         ("completions", {"prompt": []}, 400, "prompt: must be a text, or a list of at least one."),
@@ -361,3 +363,10 @@ def test_moderation_looks_before_and_after(model):
             parts = list(client.chat.completions.create(**{**asked, "model": model.name}, stream=True))
         assert all(not part.choices[0].delta.content for part in parts)
         assert parts[-1].choices[0].finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize("name", ["max_rows", "max_waiting"])
+def test_no_room_at_all_is_refused_before_anything_else(model, name):
+    limits = {"max_rows": 1, "max_waiting": 1, name: 0}
+    with pytest.raises(ConfigError, match=f"{name}: 0 must be at least 1."):
+        serve(model, port=0, **limits)

@@ -27,6 +27,14 @@ def base(tiny_base: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_base, tmp_path / "base"))
 
 
+def test_a_mistyped_path_beside_others_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="no such folder: 'runs/nope'"):
+        resolve_base("runs/nope")
+    assert resolve_base("somebody/model") == "somebody/model"
+
+
 def test_the_demo_model_is_a_llama_of_135_million_parameters(demo_base):
     model = load_model(demo_base, FLOAT32)
     assert model.config.model_type == "llama"

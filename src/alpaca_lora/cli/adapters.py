@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import Literal
 
-from .names import command_name
+from .names import command_name, paths
 
 
 def merge(
     adapter: str,
     out: str,
     base_model: str | None = None,
-    also: list[str] | None = None,
+    also: list[str] | str | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     certify: bool = True,
     force: bool = False,
@@ -30,7 +31,7 @@ def merge(
     """
     from .. import api
 
-    adapters = [adapter, *(also or [])]
+    adapters = [adapter, *paths(also)]
     folder = api.merge(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
     measured = json.loads((folder / "merge_certificate.json").read_text(encoding="utf-8"))["logits"]
     print(f"Merged folder: {folder}")
@@ -39,7 +40,7 @@ def merge(
             f"Logits are at most {measured['max_difference']:.1e} from base + adapter's; "
             f"{measured['same_greedy_answers']} of {measured['probes']} answers are the same."
         )
-    print(f'Next:\n  {command_name()} generate {out} "Write a haiku about the sea."')
+    print(f'Next:\n  {command_name()} generate {quote(out)} "Write a haiku about the sea."')
 
 
 def diff_make(base_model: str, tuned: str, out: str) -> None:
@@ -47,7 +48,7 @@ def diff_make(base_model: str, tuned: str, out: str) -> None:
     from .. import api
 
     print(f"Difference: {api.diff_make(base_model, tuned, out)}")
-    print(f"Next:\n  {command_name()} diff apply {out} {base_model} RESULT")
+    print(f"Next:\n  {command_name()} diff apply {quote(out)} {quote(base_model)} RESULT")
 
 
 def diff_apply(diff: str, base_model: str, out: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .names import paths
+
 
 def generate(
     model: str,
@@ -58,7 +60,7 @@ def generate(
 
 def chat(
     model: str,
-    also: list[str] | None = None,
+    also: list[str] | str | None = None,
     prompt_template: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
@@ -83,14 +85,14 @@ def chat(
     """
     from .. import api
 
-    loaded = api.load(model, also=also or (), prompt_template=prompt_template, force=force)
+    loaded = api.load(model, also=paths(also), prompt_template=prompt_template, force=force)
     looks = _moderation(moderation)
     api.chat(loaded, moderation=looks, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
 
 
 def serve(
     model: str,
-    also: list[str] | None = None,
+    also: list[str] | str | None = None,
     prompt_template: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -124,7 +126,7 @@ def serve(
 
     api.serve(
         model,
-        also=also or (),
+        also=paths(also),
         prompt_template=prompt_template,
         host=host,
         port=port,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from ..errors import ConfigError
@@ -69,7 +70,7 @@ def answer(
     print(answered)
     if answered.ended == "budget":
         sys.exit(1)
-    print(f"Next, with another model's answers:\n  {command_name()} compare {out} OTHER.json --rate")
+    print(f"Next, with another model's answers:\n  {command_name()} compare {quote(out)} OTHER.json --rate")
 
 
 def compare(
@@ -161,4 +162,4 @@ def compare(
     )
     print(compared)
     if compared.report is None:
-        print(f"Next:\n  {command_name()} compare {a} {b} --out {out} --rate")
+        print(f"Next:\n  {command_name()} compare {quote(a)} {quote(b)} --out {quote(out)} --rate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from shlex import quote
 
 from ..config import FinetuneConfig, recipe_names, recipe_path
 from .names import command_name
@@ -21,14 +22,14 @@ def finetune(config: FinetuneConfig) -> None:
     print(f"\n{metrics['steps']} steps in {metrics['train_seconds']:.0f} s, last loss {metrics['loss']:.4f}", end="")
     if metrics["eval_loss_before"] is not None:
         print(f", validation loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}", end="")
-    here = command_name()
+    here, out = command_name(), str(run.output_dir)
     full = config.method == "full"
     print(
         f".\n{'Model' if full else 'Adapter'}, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
-        f'  {here} generate {run.output_dir} "Write a haiku about the sea."'
+        f'  {here} generate {quote(out)} "Write a haiku about the sea."'
     )
     if not full:
-        print(f"  {here} merge {run.output_dir} {run.output_dir}-merged")
+        print(f"  {here} merge {quote(out)} {quote(out + '-merged')}")
 
 
 def inspect(

@@ -134,7 +134,13 @@ class Encoder:
         return self.text_ids(self.template.prompt(instruction, input))
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of any text that the model is to go on from."""
+        """Ids of any text that the model is to go on from.
+
+        Raises:
+            DataError: the text holds half of a character.
+        """
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise DataError("the text holds half of a character (a lone surrogate), which has no ids. Remove it.")
         return self.prefix_ids + self._ids([text])[0]
 
     def response_ids(self, text: str) -> list[int]:

@@ -11,7 +11,7 @@ from .moderation import Moderation
 from .sampling import Sampling
 
 HELP = """\
-  /input      give the next instruction an input; end it with an empty line
+  /input X    give the next instruction X as its input; without X, several lines, ended by an empty one
   /adapter X  answer as adapter X, or as `base`, without one
   /history    show what was said
   /clear      forget it
@@ -61,7 +61,7 @@ def chat(
                 model.voice(rest.strip())
                 adapter = rest.strip() or model.name
             elif command == "/input":
-                given = _lines(read)
+                given = rest.strip() or _lines(read)
             elif command.startswith("/"):
                 write(f"{command} is no command.\n{HELP}")
             else:

@@ -34,6 +34,9 @@ def serve_model(
     ready: Callable[[str], None],
 ) -> None:
     """Take the port, load the model, and answer until told to stop; see `api.serve`."""
+    limits = (("max_rows", max_rows), ("max_waiting", max_waiting))
+    if problems := [f"{name}: {value!r} must be at least 1." for name, value in limits if value < 1]:
+        raise ConfigError(problems)
     if web and not find_spec("gradio"):
         raise MissingDependencyError("the page needs more packages: pip install 'alpaca-lora[web]'")
     listening = listen(host, port, token)

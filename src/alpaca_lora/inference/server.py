@@ -93,6 +93,10 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
         headers = {"Retry-After": "1"} if error.status == 429 else None
         return JSONResponse(error.body, error.status, headers)
 
+    @app.exception_handler(DataError)
+    async def unusable(request: Request, error: DataError) -> JSONResponse:
+        return JSONResponse(Refused(400, str(error)).body, 400)
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse(_explained(error).body, 400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Voice:
 
 def name_of(path: str | Path) -> str:
     """What a model is called in requests: its folder's name, in letters, digits, `_` and `-`, at most 64."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name or Path(path).resolve().name).strip("-")[:64]
+    letters = unicodedata.normalize("NFKD", Path(path).name or Path(path).resolve().name)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", letters.encode("ascii", "ignore").decode()).strip("-")[:64]
     return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
 
 

@@ -30,7 +30,9 @@ def resolve_base(base_model: str) -> str:
         return demo_model()
     path = Path(base_model).expanduser()
     if not path.exists():
-        if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1:
+        # A hub id may look like a path; one whose first part is a folder here is taken for a mistyped path.
+        beside = path.parent != Path(".") and path.parent.is_dir()
+        if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1 or beside:
             raise ModelError(f"base_model: no such folder: {base_model!r}. Give a folder, a hub id, or 'demo'.")
         return base_model
     if (path / "adapter_config.json").exists():
