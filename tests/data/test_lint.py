@@ -207,6 +207,11 @@ def test_fix_keeps_other_keys_and_writes_alpaca_keys(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_fix_that_cannot_be_written_names_it(planted: Path) -> None:
+    with pytest.raises(ConfigError, match="^fix: /proc/c.json: cannot be written: .* Name another file.$"):
+        lint(planted, fix="/proc/c.json")
+
+
 def test_fix_overwrites_nothing(planted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="planted.jsonl is there already, and nothing is overwritten"):
         lint(planted, fix=planted)

@@ -97,7 +97,7 @@ def test_other_settings_or_another_model_are_named(short_base, short_base_bpe, i
         answer(short_base_bpe, instructions, tmp_path / "m.json", max_new_tokens=3)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["model", "max_new_tokens"]
     instructions.write_text(json.dumps(ASKED[:2]))
-    with pytest.raises(ConfigError, match="^instructions: the run in .*m.journal has "):
+    with pytest.raises(ConfigError, match="^instructions: the file of instructions has changed .* another file.$"):
         answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=2)
 
 
@@ -148,6 +148,19 @@ def test_a_server_answers(instructions, tmp_path):
     assert json.loads(made[0].settings) == {"kind": "chat", "max_new_tokens": 512, "temperature": 0.0}
     assert "cost 0.0000" in found.spent
     assert "sk-1" not in (tmp_path / "m.journal" / "journal.jsonl").read_text()
+
+
+def test_a_refused_answer_does_not_bind_the_corrected_one(adapter, instructions, tmp_path):
+    with pytest.raises(AlpacaLoraError):
+        answer(adapter.adapter_dir, instructions, tmp_path / "m.json", prompt_template="alpaca", max_new_tokens=2)
+    assert (tmp_path / "m.journal" / "journal.jsonl").exists()
+    assert answer(adapter.adapter_dir, instructions, tmp_path / "m.json", max_new_tokens=2).answered == 5
+
+
+def test_a_file_that_cannot_be_made_is_told_before_a_model_is_loaded(instructions):
+    for out, reason in ((instructions / "x.json", "Not a directory"), (Path("/proc/x.json"), ".*")):
+        with pytest.raises(ConfigError, match=f"^{out}: cannot be written: {reason}. Name another file.$"):
+            answer("no-such-model", instructions, out)
 
 
 def test_a_server_that_continues_texts_sees_the_template(instructions, tmp_path):

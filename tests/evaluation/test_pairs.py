@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from alpaca_lora.errors import ConfigError, DataError
+from alpaca_lora.evaluation.compare import report_on, report_on_preferences
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
 from alpaca_lora.evaluation.pairs import Comparison, Pair
 
@@ -78,11 +79,34 @@ def test_an_instruction_asked_twice_is_paired_in_order(tmp_path):
 
 def test_models_of_one_name_are_called_as_their_files(tmp_path, files):
     again = outputs(tmp_path / "c.json", [(("Hi", ""), "Ho")], "m")
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning) as told:
         made = Comparison.open(tmp_path / "out", files[0], again)
+    assert ["both models are called 'm'; here they are 'a' and 'c'" in str(one.message) for one in told] == [
+        True,
+        False,
+    ]
     assert (made.a, made.b) == ("a", "c")
     with pytest.raises(ConfigError, match="both are called 'a'. Rename one"):
         Comparison.open(tmp_path / "again", files[0], files[0])
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path, files):
+    for out, reason in ((files[0], "it is a file"), (files[0] / "x", "Not a directory")):
+        with pytest.raises(ConfigError, match=f"^{out}: cannot be written: {reason}. Name another folder.$"):
+            Comparison.open(out, *files)
+    votes = tmp_path / "votes.csv"
+    votes.write_text("item,model_a,model_b,preference\n" + "".join(f"{i},x,y,{'ab'[i % 2]}\n" for i in range(6)))
+    with pytest.raises(ConfigError, match="a.json: cannot be written: it is a file"):
+        report_on_preferences(votes, files[0])
+    report_on_preferences(votes, tmp_path / "votes")
+    with pytest.raises(ConfigError, match="votes: holds a report of preferences"):
+        Comparison.open(tmp_path / "votes", *files)
+    with pytest.raises(DataError, match="votes: holds a report of preferences, and no comparison"):
+        report_on(tmp_path / "votes")
+    report_on_preferences(votes, tmp_path / "votes")  # its own report, anew
+    Comparison.open(tmp_path / "out", *files)
+    with pytest.raises(ConfigError, match="out: holds a comparison"):
+        report_on_preferences(votes, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

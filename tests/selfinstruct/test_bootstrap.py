@@ -187,6 +187,28 @@ def test_the_budget_is_never_passed_and_well_used(tmp_path):
     assert more.accepted > summary.accepted
 
 
+def test_a_budget_below_the_first_request_names_the_least_that_does(tmp_path):
+    with ScriptedServer(GOOD) as server:
+        with pytest.raises(ConfigError, match="^max_tokens: 500 allows no request; the first may take ") as caught:
+            write(server, tmp_path, max_tokens=500, max_new_tokens=900)
+        least = int(str(caught.value).partition("at least ")[2].partition(",")[0])
+        with pytest.raises(ConfigError, match="^max_tokens: "):
+            write(server, tmp_path, max_tokens=least - 1, max_new_tokens=900)
+        with pytest.raises(ConfigError, match="^max_cost: 0.0001 allows no request; the first may cost 0.0"):
+            write(server, tmp_path, max_cost=0.0001, price_in=1, price_out=10, max_new_tokens=900)
+        assert not server.bodies
+        assert write(server, tmp_path, max_tokens=least, max_new_tokens=900).answers >= 1
+
+
+def test_the_command_fails_where_nothing_was_accepted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
+    with ScriptedServer(["garbage"] * 9) as server, pytest.raises(SystemExit) as ended:
+        cli.main(
+            ["self-instruct", "run", str(tmp_path), "--model", "m", "--base_url", server.url, "--max_tokens", "9000"]
+        )
+    assert ended.value.code == 1 and "\n0 records accepted" in capsys.readouterr().out
+
+
 def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "BARREN_ANSWERS", 12)
     with ScriptedServer(["garbage"] * 100) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,31 @@ def test_other_settings_are_named_together(folder):
     assert "model: the run in" in str(caught.value) and "has 'm', not 'n'; a run is continued with" in str(caught.value)
     assert f"self-instruct refilter {folder} --threshold 0.5" in str(caught.value)
     Journal(folder, SETTINGS, FILTERS).__exit__()  # the lock was given back
+
+
+def test_a_run_that_asked_nothing_binds_nobody(tmp_path):
+    Journal(tmp_path, {**SETTINGS, "model": "n"}, {"threshold": 0.5}).__exit__()
+    with Journal(tmp_path, SETTINGS, FILTERS) as journal:
+        assert (journal.state.head["settings"], journal.state.head["filters"]) == (SETTINGS, FILTERS)
+        assert read_journal(tmp_path) == journal.state
+        sent(journal, 0)
+    with pytest.raises(ConfigError, match="model: the run in .* has 'm', not 'n'"):
+        Journal(tmp_path, {**SETTINGS, "model": "n"}, FILTERS)
+
+
+def test_hashes_are_not_told(folder):
+    with Journal(folder / "own", {"seeds": "abc"}, {}) as journal:
+        sent(journal, 0)
+    with pytest.raises(ConfigError, match="^seeds: the file of seeds has changed since .* or another folder.$"):
+        Journal(folder / "own", {"seeds": "def"}, {})
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file: cannot be written: it is a file. Name another folder.$"):
+        Journal(tmp_path / "file", SETTINGS, FILTERS)
+    with pytest.raises(ConfigError, match="^m.json: cannot be written: Not a directory. Name another file.$"):
+        Journal(tmp_path / "file" / "own", SETTINGS, FILTERS, Path("m.json"))
 
 
 def test_two_never_write_at_once(folder):

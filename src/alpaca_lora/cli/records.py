@@ -88,7 +88,7 @@ def self_instruct_run(
     print(summary)
     own = "" if seeds == "seeds" else f" --seeds {seeds}"
     print(f"A page about it:\n  {command_name()} self-instruct report {out}{own}")
-    if summary.ended == "no progress":
+    if summary.ended == "no progress" or not summary.accepted:
         sys.exit(1)
     if summary.accepted:
         print(f"Next:\n  {command_name()} finetune --data {out}/records.jsonl --base_model BASE --output_dir TUNED")

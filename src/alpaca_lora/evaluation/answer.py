@@ -13,6 +13,7 @@ from typing import Literal
 
 from ..data.files import sha256_of_json
 from ..errors import ConfigError, DataError
+from ..selfinstruct.folder import make_folder
 from ..selfinstruct.journal import Journal, State
 from .asking import GO_ON, Asking, Replies, replies_of, spent_text
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
@@ -71,8 +72,8 @@ def answer(
         temperature: 0 takes the likeliest token each time.
 
     Raises:
-        ConfigError: `out` is another's file, or its journal is one of another model or other settings; all that differ
-            are named.
+        ConfigError: `out` cannot be written or is another's file, or its journal is one of another model or other
+            settings; all that differ are named.
         DataError: the instructions cannot be read.
         AdapterError, ModelError: the model cannot be loaded.
         EndpointError: the server does not answer. What it answered before is kept.
@@ -87,6 +88,7 @@ def answer(
     folder = out.with_suffix(".journal")
     if out.exists() and not folder.exists():
         raise ConfigError(f"{out}: is there already, and {folder} is not, so it was not begun here. Name another file.")
+    make_folder(folder, out)
     settings = {
         **respondent.identity,
         "instructions": sha256_of_json([[one.instruction, one.input, one.category] for one in asked]),
@@ -97,7 +99,7 @@ def answer(
     def prompt(number: int, replies: Replies) -> Prompt:
         return respondent.prompt(asked[number].instruction, asked[number].input)
 
-    with Journal(folder, settings, {}) as journal:
+    with Journal(folder, settings, {}, out) as journal:
         asking = Asking(
             journal,
             respondent,

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ConfigError
 from .contamination import contamination_of
 from .judge import Verdicts, read_verdicts
+from .pairs import NAME as COMPARISON
 from .pairs import Comparison
 from .preferences import read_preferences
 from .ratings import read_ratings
@@ -44,7 +46,7 @@ class Compared:
     def __str__(self) -> str:
         if self.report is None:
             return f"{self.folder}: {self.pairs:,} pairs of answers, and no votes yet. Rate or judge them."
-        lines = [str(self.verdicts)] if self.verdicts else []
+        lines = [str(self.verdicts)] if self.verdicts and self.verdicts.judges else []
         return "\n".join([*lines, self.verdict, f"Report: {self.folder / 'report.html'}"])
 
 
@@ -76,6 +78,8 @@ def report_on_preferences(path: str | Path, folder: str | Path) -> Compared:
     """Write the report of judgements made elsewhere; see `read_preferences`."""
     from .report import report_of_preferences
 
+    if (Path(folder) / COMPARISON).exists():
+        raise ConfigError(f"{folder}: holds a comparison, whose report this would replace. Name another folder.")
     report = report_of_preferences(read_preferences(path))
     report.write(folder)
     return Compared(Path(folder), 0, report)

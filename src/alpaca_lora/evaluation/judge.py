@@ -170,6 +170,8 @@ def read_verdicts(folder: str | Path) -> Verdicts | None:
     total = Verdicts(cost=0.0)
     for own in folders:
         state = read_journal(own)
+        if not state.begun:  # a judge that could not be loaded, say
+            continue
         if state.head["settings"]["comparison"] != comparison.fingerprint:
             raise ConfigError(f"{own}: was made for other pairs than {folder}/comparison.json has. Move it elsewhere.")
         total = _sum(total, _verdicts(comparison, state))

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..data.files import sha256_of_file, sha256_of_json, write_atomically
 from ..errors import ConfigError, DataError
+from ..selfinstruct.folder import make_folder
 from .outputs import ModelOutput, read_outputs
 
 NAME = "comparison.json"
@@ -60,13 +61,17 @@ class Comparison:
     def open(cls, folder: str | Path, path_a: str | Path, path_b: str | Path) -> Comparison:
         """The comparison of two files of answers; made, or the one that is in the folder.
 
-        Warns of answers without a partner; they are left out.
+        Warns of answers without a partner, which are left out, and of two models of one name, which are called as
+        their files.
 
         Raises:
             DataError: a file cannot be used, or the two have no instruction in common.
-            ConfigError: the folder holds another comparison, or the two models cannot be told apart.
+            ConfigError: the folder holds another comparison or a report of preferences or cannot be written, or the
+                two models cannot be told apart.
         """
         folder, paths = Path(folder), (Path(path_a), Path(path_b))
+        if holds_preferences(folder):
+            raise ConfigError(f"{folder}: holds a report of preferences, which it would replace. Name another folder.")
         outputs_a, outputs_b = (read_outputs(path) for path in paths)
         name_a, name_b = _names(paths, outputs_a[0].generator, outputs_b[0].generator)
         pairs = _paired(paths, outputs_a, outputs_b)
@@ -83,7 +88,7 @@ class Comparison:
         if (folder / NAME).exists():
             _check_same(cls.read(folder), new)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             content = {"version": VERSION, "a": name_a, "b": name_b, "sources": sources}
             content["pairs"] = [asdict(pair) for pair in pairs]
             write_atomically(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -97,6 +102,11 @@ class Comparison:
             DataError: there is none, or it is damaged.
         """
         path = Path(folder) / NAME
+        if holds_preferences(Path(folder)):
+            raise DataError(
+                f"{folder}: holds a report of preferences, and no comparison. `alpaca-lora compare --preferences FILE "
+                f"--out {folder}` writes it anew."
+            )
         if not path.exists():
             raise DataError(f"{folder}: holds no {NAME}. `alpaca-lora compare A.json B.json --out {folder}` writes it.")
         try:
@@ -115,13 +125,24 @@ class Comparison:
         return sha256_of_json([self.a, self.b, [asdict(pair) for pair in self.pairs]])
 
 
+def holds_preferences(folder: Path) -> bool:
+    """Whether a folder holds a report of judgements made elsewhere: report.md, and no comparison."""
+    return (folder / "report.md").exists() and not (folder / NAME).exists()
+
+
 def _names(paths: Sequence[Path], a: str, b: str) -> tuple[str, str]:
     """The models' names; those of their files where both have the same."""
-    if a == b:
-        a, b = (path.stem for path in paths)
-    if a == b:
-        raise ConfigError(f"{paths[0]}, {paths[1]}: both are called {a!r}. Rename one of the files.")
-    return a, b
+    if a != b:
+        return a, b
+    stems = paths[0].stem, paths[1].stem
+    if stems[0] == stems[1]:
+        raise ConfigError(f"{paths[0]}, {paths[1]}: both are called {stems[0]!r}. Rename one of the files.")
+    warnings.warn(
+        f"{paths[0]}, {paths[1]}: both models are called {a!r}; here they are {stems[0]!r} and {stems[1]!r}, as their "
+        "files.",
+        stacklevel=4,
+    )
+    return stems
 
 
 def _paired(paths: Sequence[Path], outputs_a: list[ModelOutput], outputs_b: list[ModelOutput]) -> list[Pair]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..data.files import sha256_of_file, write_atomically
 from ..errors import DataError
+from ..selfinstruct.folder import make_folder
 from .browse import entries_of, entries_of_votes, most_split
 from .contamination import Contamination
 from .page import render_html, render_markdown
@@ -62,9 +63,13 @@ class Report:
     ranking: Ranking | None = None
 
     def write(self, folder: str | Path) -> tuple[Path, Path]:
-        """Writes report.html and report.md, in place of earlier ones; returns their paths."""
+        """Writes report.html and report.md, in place of earlier ones; returns their paths.
+
+        Raises:
+            ConfigError: the folder cannot be made or written in.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         paths = folder / "report.html", folder / "report.md"
         for path, text in zip(paths, (self.html, self.markdown), strict=True):
             write_atomically(path, text, errors="replace")

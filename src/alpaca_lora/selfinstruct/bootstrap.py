@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import math
 import random
 import signal
 import sys
@@ -20,14 +21,14 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from ..data.records import Record
-from ..errors import RunInterrupted
+from ..errors import ConfigError, RunInterrupted
 from ..inference.completion import Completion
-from ..inference.endpoint import EndpointError, OnAttempt
-from ..inference.meter import BudgetReached, Meter, Usage
+from ..inference.endpoint import PROMPT_MARGIN, EndpointError, OnAttempt
+from ..inference.meter import Budget, BudgetReached, Meter, Usage
 from .journal import Journal, fields_of
 from .loop import run_in_a_loop
 from .pool import Pool
-from .prompt import Brief, build_prompt
+from .prompt import Brief, Prompt, build_prompt
 from .summary import Ended, Summary
 
 SEEDS_A_REQUEST = 3
@@ -63,6 +64,29 @@ def draw(seeds: Sequence[Record], seed: int, request: int) -> list[Record]:
         if index not in chosen:
             chosen.append(index)
     return [seeds[index] for index in chosen]
+
+
+def check_budget(
+    budget: Budget, seeds: Sequence[Record], brief: Brief, *, chat: bool, seed: int, max_new_tokens: int
+) -> None:
+    """Raise ConfigError, naming the least that would do, where a budget does not allow even the first request."""
+    text = _request_text(build_prompt(draw(seeds, seed, 0), brief), chat)
+    worst = Usage(len(text.encode()) + PROMPT_MARGIN, max_new_tokens)
+    problems = []
+    if budget.max_tokens is not None and worst.tokens > budget.max_tokens:
+        problems.append(
+            f"max_tokens: {budget.max_tokens:,} allows no request; the first may take {worst.tokens:,}. Give at least "
+            f"{worst.tokens}, or lower max_new_tokens ({max_new_tokens:,} of them)."
+        )
+    cost = budget.cost(worst)
+    if budget.max_cost is not None and cost is not None and cost > budget.max_cost:
+        least = math.ceil(cost * 1e4) / 1e4
+        problems.append(
+            f"max_cost: {budget.max_cost:g} allows no request; the first may cost {least:.4f}. Give at least that, or "
+            f"lower max_new_tokens ({max_new_tokens:,})."
+        )
+    if problems:
+        raise ConfigError(problems)
 
 
 class Bootstrap:
@@ -179,11 +203,10 @@ class Bootstrap:
     async def _ask(self, number: int) -> None:
         prompt = build_prompt(draw(self.seeds, self.settings["seed"], number), self.brief)
         chat = self.writer.kind == "chat"
-        # One message of the user: the templates of many models have no place for a system message and refuse it.
-        messages = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
+        text = _request_text(prompt, chat)
         started = time.monotonic()
         completion = await self.writer.complete(
-            messages if chat else prompt.text,
+            [{"role": "user", "content": text}] if chat else text,
             max_new_tokens=self.settings["max_new_tokens"],
             temperature=self.settings["temperature"],
             stop=() if chat else prompt.stops,
@@ -265,6 +288,11 @@ class Bootstrap:
 
     async def _wait(self) -> None:
         await self.change.wait()
+
+
+def _request_text(prompt: Prompt, chat: bool) -> str:
+    # One message of the user: the templates of many models have no place for a system message and refuse it.
+    return f"{prompt.system}\n\n{prompt.user}" if chat else prompt.text
 
 
 def _bar(run: Bootstrap) -> Any:

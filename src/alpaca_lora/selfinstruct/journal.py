@@ -44,9 +44,19 @@ from ..data.files import sync_folder, write_atomically
 from ..errors import ConfigError, DataError
 from ..inference.completion import Completion
 from ..inference.meter import Usage
+from .folder import make_folder
 
 NAME = "journal.jsonl"
 VERSION = 1
+_HASHED = {
+    "instructions": "the file of instructions",
+    "seeds": "the file of seeds",
+    "weights": "the file of the adapter's weights",
+    "contract": "the adapter's contract",
+    "comparison": "the comparison",
+    "prompt": "the judge's prompt",
+}
+"""Settings that are hashes, and of what."""
 
 
 @dataclass
@@ -107,6 +117,11 @@ class State:
         if kind in ("sent", "refused", "done"):
             self.attempts[kind] += 1
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was asked."""
+        return bool(self.attempts or self.failed)
+
     def unfinished(self) -> list[int]:
         """Requests begun before and to be sent again, and the first one never sent."""
         over = {answer["request"] for answer in self.answers} | self.failed.keys()
@@ -143,17 +158,26 @@ class Journal:
 
     Args:
         folder: Made if it is not there.
-        settings: What requests are made from.
-        filters: How records are judged.
+        settings: What requests are made from. They replace those of a run that has not asked anything yet.
+        filters: How records are judged; likewise.
+        file: What the user named, where that was a file and the folder goes by its name; for messages.
 
     Raises:
-        ConfigError: another process writes in the folder, or its run has other settings; all that differ are named.
+        ConfigError: the folder cannot be written, another process writes in it, or its run has other settings; all
+            that differ are named.
         DataError: the journal is damaged.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any], filters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        filters: Mapping[str, Any],
+        file: Path | None = None,
+    ) -> None:
         self.path = Path(folder) / NAME
-        self.lock = lock(Path(folder))
+        self.named_file = file
+        self.lock = lock(Path(folder), file)
         try:
             self.file, self.state = self._open(dict(settings), dict(filters))
         except BaseException:
@@ -182,11 +206,13 @@ class Journal:
         os.fsync(self.file.fileno())
 
     def _open(self, settings: dict[str, Any], filters: dict[str, Any]) -> tuple[IO[str], State]:
-        if not self.path.exists():
+        state, whole = _read(self.path) if self.path.exists() else (State(), 0)
+        before = (state.head.get("settings"), state.head.get("filters"))
+        if not state.begun and before != (settings, filters):
             head = {"line": "run", "version": VERSION, "settings": settings, "filters": filters, "time": time.time()}
             write_atomically(self.path, _text(head))
-        state, whole = _read(self.path)
-        _check(self.path.parent, state.head, settings, filters)
+            state, whole = _read(self.path)
+        _check(self.path.parent, state.head, settings, filters, "file" if self.named_file else "folder")
         size = self.path.stat().st_size
         file = self.path.open("a", encoding="utf-8")
         if torn := size - whole:
@@ -219,16 +245,24 @@ def rejudge(folder: str | Path, filters: Mapping[str, Any], judge: Callable[[dic
     return read_journal(folder)
 
 
-def lock(folder: Path) -> IO[str]:
-    """Keep other processes from writing in a folder until the file returned is closed, or this process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("w")
+def lock(folder: Path, file: Path | None = None) -> IO[str]:
+    """Keep other processes from writing in a folder until the file returned is closed, or this process ends.
+
+    Args:
+        folder: Made if it is not there.
+        file: As for `Journal`.
+    """
+    make_folder(folder, file)
+    locked = (folder / ".lock").open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.close()
-        raise ConfigError(f"{folder}: another process is writing in it. Wait for it, or give another folder.") from None
-    return file
+        locked.close()
+        other = "file" if file else "folder"
+        raise ConfigError(
+            f"{folder}: another process is writing in it. Wait for it, or give another {other}."
+        ) from None
+    return locked
 
 
 def _read(path: Path) -> tuple[State, int]:
@@ -262,11 +296,16 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return lines, whole
 
 
-def _check(folder: Path, head: Mapping[str, Any], settings: Mapping[str, Any], filters: Mapping[str, Any]) -> None:
-    """Raise ConfigError naming every setting that is another now."""
+def _check(
+    folder: Path, head: Mapping[str, Any], settings: Mapping[str, Any], filters: Mapping[str, Any], other: str
+) -> None:
+    """Raise ConfigError naming every setting that is another now; `other` is what else can be named."""
     problems = [
-        f"{name}: the run in {folder} has {before!r}, not {now!r}; a run is continued with its own settings only. Give "
-        "them again, or another folder."
+        f"{name}: {_HASHED[name]} has changed since the run in {folder} began, or is another one. Give that again, or "
+        f"another {other}."
+        if name in _HASHED and before and now
+        else f"{name}: the run in {folder} has {before!r}, not {now!r}; a run is continued with its own settings only. "
+        f"Give them again, or another {other}."
         for name, before, now in _differing(head["settings"], settings)
     ]
     problems += [

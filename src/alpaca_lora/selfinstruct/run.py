@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..inference.endpoint import OPENAI, Endpoint
 from ..inference.local_endpoint import LocalEndpoint
 from ..inference.meter import Budget, Meter
-from .bootstrap import Bootstrap
+from .bootstrap import Bootstrap, check_budget
 from .journal import Journal
 from .prompt import Brief
 from .summary import Summary
@@ -78,6 +78,9 @@ def write_records(
     }
     with Journal(out, made_from, {"threshold": threshold}) as journal:
         meter.spent, meter.lost = journal.state.spent, journal.state.unanswered
+        if not journal.state.begun:
+            chat = made_from["kind"] == "chat"
+            check_budget(budget, records.records, brief, chat=chat, seed=seed, max_new_tokens=max_new_tokens)
         if writer is None:
             from ..inference.local import LocalModel  # loads torch
 

@@ -6,6 +6,7 @@ A new file is written, in Alpaca's keys, other keys kept, and a JSON report besi
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def check_out(out: Path) -> Path:
     """The path of the report beside `out`, where both may be written.
 
     Raises:
-        ConfigError: `out` is neither JSON nor JSON Lines by its name, is there already, or its folder is not.
+        ConfigError: `out` is neither JSON nor JSON Lines by its name, is there already or cannot be written.
     """
     report = out.with_name(f"{out.stem}.lint.json")
     if out.suffix.lower() not in _SUFFIXES:
@@ -47,6 +48,10 @@ def check_out(out: Path) -> Path:
             )
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"fix: {out.parent} is no folder. Create it, or name another file.")
+    try:
+        tempfile.TemporaryFile(dir=out.absolute().parent).close()
+    except OSError as error:
+        raise ConfigError(f"fix: {out}: cannot be written: {error.strerror or error}. Name another file.") from error
     return report
 
 
