@@ -13,6 +13,10 @@ from collections.abc import Iterable
 class AlpacaLoraError(Exception):
     """Root of every error this library raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of the way through the library; IPython asks for it by this name."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(AlpacaLoraError, ValueError):
     """A setting is wrong. `problems` lists every problem found, not only the first."""

@@ -45,7 +45,29 @@ def test_auto_is_what_a_run_would_take():
     plan = alpaca_lora.plan("h100-80g", recipe="alpaca-qlora-7b")
     assert plan.max_tokens == 16_384
     assert plan.max_tokens % 128 == 0 and plan.fits
-    assert alpaca_lora.plan("rtx3090", recipe="alpaca-lora-7b").max_tokens == 1024
+    tight = alpaca_lora.plan("rtx3090", recipe="alpaca-lora-7b")
+    assert 1024 <= tight.max_tokens < 16_384 and tight.max_tokens % 128 == 0 and tight.fits
+    hopeless = alpaca_lora.plan("rtx3090", recipe="alpaca-7b")
+    assert hopeless.max_tokens == 1024 and not hopeless.fits
+
+
+def test_auto_is_the_largest_that_fits_in_what_is_free():
+    from alpaca_lora.planning.budget import SHARE, auto_tokens
+    from alpaca_lora.planning.memory import CUDA_BYTES, MemoryModel, MicroBatch
+
+    config = FinetuneConfig(base_model="x", data="x", output_dir="x", cutoff_len=512)
+    formula = MemoryModel(config, SHAPES["llama-7b"])
+
+    def needed(tokens):
+        return formula.training(MicroBatch(tokens, tokens, 0, 512)).needed - CUDA_BYTES
+
+    for gib in (22, 24, 30, 40):
+        found = auto_tokens(formula, gib * 2**30)
+        assert needed(found) <= SHARE * gib * 2**30 < needed(found + 128)
+    assert auto_tokens(formula, 200 * 2**30) == 16_384
+    assert auto_tokens(formula, 2**30) == 1024
+    long = FinetuneConfig(base_model="x", data="x", output_dir="x", cutoff_len=2048)
+    assert auto_tokens(MemoryModel(long, SHAPES["llama-7b"]), 2**30) == 2048
 
 
 def test_counts_of_ones_own_data(demo_base):

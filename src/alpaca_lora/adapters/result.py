@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ..models.load import processes
-from ..training.history import plot_history, read_history
+from ..training.history import read_history
+from ..training.plots import plot_history
 from ..training.sharding import save_model
 from .card import model_card
 from .contract import Contract, write_run_file
@@ -41,7 +42,8 @@ def save_run(
     title = f"{described['config']['base_model']} on {described['data']['source']}"
     plot_history(history, title).savefig(output_dir / "loss.png", dpi=120)
     content = {**described, **adapter, "metrics": metrics_of(history)}
-    (output_dir / "README.md").write_text(model_card(content), encoding="utf-8")
+    warning = contract.load_template().warning
+    (output_dir / "README.md").write_text(model_card(content, warning), encoding="utf-8")
     write_run_file(output_dir, contract, finished=True, **content)
 
 

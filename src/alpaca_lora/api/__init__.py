@@ -12,12 +12,14 @@ from .models import chat, generate, load, serve, stream
 from .plans import plan
 from .records import inspect, lint, refilter, self_instruct, self_instruct_report
 from .runs import Run, finetune
+from .side_by_side import compare_answers, plot_runs
 
 __all__ = [
     "Run",
     "answer",
     "chat",
     "compare",
+    "compare_answers",
     "compare_preferences",
     "compare_report",
     "diff_apply",
@@ -32,6 +34,7 @@ __all__ = [
     "load",
     "merge",
     "plan",
+    "plot_runs",
     "rate",
     "refilter",
     "self_instruct",

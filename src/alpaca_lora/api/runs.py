@@ -15,6 +15,9 @@ from .models import generate, load
 
 if TYPE_CHECKING:
     from ..inference.local import LocalModel
+    from ..models.load import Placement
+    from ..training.plots import Plot
+    from ..training.prepare import PreparedData
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,15 @@ class Run:
         """Losses before and after, steps, tokens and seconds."""
         return self._file["metrics"]
 
-    def plot(self) -> Any:
+    def to_pandas(self) -> Any:
+        """The history as a DataFrame: a row an optimizer step and an evaluation."""
+        import pandas
+
+        return pandas.DataFrame(self.history)
+
+    def plot(self) -> Plot:
         """A matplotlib Figure of training and validation loss."""
-        from ..training.history import plot_history
+        from ..training.plots import plot_history
 
         return plot_history(self.history, self.output_dir.name)
 
@@ -58,6 +67,16 @@ class Run:
     def merge(self, out: str | Path) -> Path:
         """Merge the adapter into its base; see `merge`."""
         return merge(self.output_dir, out)
+
+    def _repr_html_(self) -> str:
+        from ..adapters.run_card import run_card
+
+        return run_card(self.output_dir)
+
+    def __str__(self) -> str:
+        from ..adapters.run_card import run_line
+
+        return run_line(self.output_dir)
 
     @property
     def _file(self) -> dict[str, Any]:
@@ -119,7 +138,9 @@ def _finetune(config: FinetuneConfig) -> Run:
     main = processes().is_main_process
     base = resolve_base(config.base_model)
     data = prepare(config, base, parent.encoder(config, base) if parent else None)
-    steps = plan_training(config, data.model_config, data.train, placement.device)
+    steps = plan_training(
+        config, data.model_config, data.train, placement.device, _auto_tokens(config, data, placement)
+    )
 
     base_fingerprint = from_first_rank(fingerprint(base) if main else None)
     if parent:
@@ -155,3 +176,22 @@ def _finetune(config: FinetuneConfig) -> Run:
         )
     processes().wait_for_everyone()
     return Run(output_dir)
+
+
+def _auto_tokens(config: FinetuneConfig, data: PreparedData, placement: Placement) -> int:
+    """Tokens of a micro-batch that use the device well: on a CPU a fixed number, on a GPU what should fit."""
+    from ..models.geometry import Dtype, Geometry
+    from ..models.load import processes
+    from ..planning.budget import auto_tokens
+    from ..planning.memory import MemoryModel
+    from ..training.run import CPU_TOKENS
+    from ..training.sharding import from_first_rank
+
+    if placement.device.type != "cuda" or config.max_tokens != "auto":
+        return CPU_TOKENS
+    import torch
+
+    dtype: Dtype = "bfloat16" if placement.dtype == torch.bfloat16 else "float32"
+    formula = MemoryModel(config, Geometry.of(data.model_config), dtype, processes().num_processes)
+    free_bytes, _ = torch.cuda.mem_get_info(placement.device)
+    return from_first_rank(auto_tokens(formula, free_bytes))  # ranks may differ in what is free, not in their packs

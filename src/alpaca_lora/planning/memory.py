@@ -95,15 +95,14 @@ class MemoryModel:
 
     def evaluation(self, batch: MicroBatch) -> Memory:
         """The highest moment of an evaluation: one layer's activations at a time, most in its MLP (gate, up and their
-        product; up's LoRA beside it); no gradients but, with `full`, the head's, which training/loss.py makes."""
+        product; up's LoRA beside it); no gradients."""
         h, m = self.shape.hidden_size, self.shape.intermediate_size
         state = self._state
         held = Memory(state.weights, 0.0, state.optimizer, self._gathered or self._unpacked, 0.0, 0.0)
         wide = 4 if "up_proj" in (self.config.lora_target_modules or ()) or self._everywhere else 3
         layer = held._replace(activations=self._width * (4 * h + wide * m) * batch.tokens)
         hidden = self._width * h * (2 * batch.tokens + batch.predicted)
-        logits = self._logits(batch) if self._full else self._rows_of_logits(batch, 4)
-        loss = held._replace(activations=hidden, logits=logits)
+        loss = held._replace(activations=hidden, logits=self._rows_of_logits(batch) + self._head_copy)
         return max(layer, loss, key=lambda each: each.total)
 
     def saving(self) -> Memory:
@@ -173,22 +172,21 @@ class MemoryModel:
         return 2.0 * self.shape.head_parameters if self._full and not self._gathered and self._width == 2 else 0.0
 
     def _logits(self, batch: MicroBatch) -> float:
-        """Logits and their log-softmax in float32, beside the rows before them, which are let go only when the new are
-        there; hidden states and their gradients; `full`: the head's gradient in float32 and a chunk's."""
+        """A chunk's logits and their log-softmax in float32; hidden states and their gradients; `full`: the head's
+        gradient in float32 and a chunk's."""
         shape, width = self.shape, self._width
         narrow = width == 2  # products of bfloat16 are cast
         hidden = 2 * width * batch.predicted * shape.hidden_size
-        rows = self._rows_of_logits(batch, 4 + 2 * narrow)
+        rows = self._rows_of_logits(batch)
         if not self._full:
             return rows + hidden
         chunk = (4 + 2 * narrow) * min(LOGIT_ROWS, batch.predicted) * shape.vocab_size
         chunk += (width + 4 * narrow) * shape.head_parameters
         return 4 * shape.head_parameters + max(rows, chunk) + hidden + self._head_copy
 
-    def _rows_of_logits(self, batch: MicroBatch, left: int) -> float:
-        """A chunk's logits and log-softmax, 8 bytes each, and `left` of the chunk before it, if there is one."""
-        first, second = min(LOGIT_ROWS, batch.predicted), min(LOGIT_ROWS, max(batch.predicted - LOGIT_ROWS, 0))
-        return max(8 * first, left * first + 8 * second) * self.shape.vocab_size
+    def _rows_of_logits(self, batch: MicroBatch) -> float:
+        """A chunk's logits and log-softmax, in float32."""
+        return 8.0 * min(LOGIT_ROWS, batch.predicted) * self.shape.vocab_size
 
     def _kept(self, batch: MicroBatch, at_loss: bool) -> float:
         """Activations at the loss, or in the last layer's backward pass: with checkpointing, that layer's are there

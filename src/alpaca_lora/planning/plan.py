@@ -10,8 +10,8 @@ from typing import Any
 
 from ..config import FinetuneConfig
 from ..errors import ConfigError
-from ..models.budget import auto_tokens
 from ..models.geometry import SHAPES, Geometry
+from .budget import auto_tokens
 from .cards import GIB, Card
 from .memory import CUDA_BYTES, Memory, MemoryModel, MicroBatch
 from .time import ALPACA, UTILISATION, Work
@@ -75,8 +75,7 @@ class Plan:
         """Most tokens of a micro-batch; where it is `auto`, what a run on this card would choose."""
         if self.config.max_tokens != "auto":
             return self.config.max_tokens
-        free = self.card.memory_gib * GIB - CUDA_BYTES
-        return max(auto_tokens(self.config, self.shape, free, self.gpus), self.config.cutoff_len)
+        return auto_tokens(self.formula, self.card.memory_gib * GIB - CUDA_BYTES)
 
     @cached_property
     def work(self) -> Work:

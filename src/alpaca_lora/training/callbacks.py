@@ -85,7 +85,7 @@ class ProgressBar(TrainerCallback):
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        from tqdm.auto import tqdm
+        from tqdm import tqdm  # text: it works in terminals and notebooks alike, and a saved notebook keeps it
 
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)

@@ -43,6 +43,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     torch.mm(slope, weight_VH, out=grad_hidden[rows])
                 if grad_weight is not None:
                     grad_weight += (slope.T @ hidden).float()
+                del slope
+            del log_probs  # before the next rows are made
         ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
         return total
 
@@ -63,5 +65,7 @@ def linear_cross_entropy(hidden_MH: torch.Tensor, weight_VH: torch.Tensor, targe
         weight_VH: The language model head's weight.
         targets_M: int64 ids to predict.
     """
+    if not torch.is_grad_enabled():  # an evaluation: a function of autograd would make gradients all the same
+        hidden_MH, weight_VH = hidden_MH.detach(), weight_VH.detach()
     result: torch.Tensor = _LinearCrossEntropy.apply(hidden_MH, weight_VH, targets_M)
     return result

@@ -19,8 +19,6 @@ from ..data.plan import Planner
 from ..data.tokens import Examples
 from ..errors import ConfigError, RunInterrupted
 from ..models.attention import BLOCK, IMPLEMENTATION, runs_packs
-from ..models.budget import auto_tokens
-from ..models.geometry import Geometry
 from ..models.load import Placement, checkpoint_activations, processes
 from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
 from .checkpoint import Checkpoints, newest_valid
@@ -94,8 +92,16 @@ def train(
     return trainer
 
 
-def plan_training(config: FinetuneConfig, model_config: Any, examples: Examples, device: torch.device) -> StepDataset:
+def plan_training(
+    config: FinetuneConfig,
+    model_config: Any,
+    examples: Examples,
+    device: torch.device,
+    auto_tokens: int = CPU_TOKENS,
+) -> StepDataset:
     """The steps of a run; raises ConfigError where the counts cannot work.
+
+    `auto_tokens` is what `max_tokens: auto` means on this device, the same on all ranks.
 
     A model that is not plain causal in every layer is trained `padded`, with a warning.
     """
@@ -107,28 +113,13 @@ def plan_training(config: FinetuneConfig, model_config: Any, examples: Examples,
             stacklevel=2,
         )
         layout = "padded"
-    if config.max_tokens == "auto":
-        tokens = max(auto_max_tokens(config, model_config, device), config.cutoff_len)
-    else:
-        tokens = config.max_tokens
+    tokens = max(auto_tokens, config.cutoff_len) if config.max_tokens == "auto" else config.max_tokens
     multiple = BLOCK if device.type == "cuda" and layout != "padded" else 1
     planner = Planner(examples, layout, tokens, processes().num_processes, multiple)
     epochs = config.num_epochs
     if config.max_steps is not None:
         epochs = config.max_steps / max(len(examples) // config.batch_size, 1)
     return StepDataset(planner, config.batch_size, config.seed, epochs)
-
-
-def auto_max_tokens(config: FinetuneConfig, model_config: Any, device: torch.device) -> int:
-    """A micro-batch that uses a device well.
-
-    On a CPU a fixed size. On a GPU (not tried on one yet) what should fit in half of the memory that weights, gradients
-    and optimizer state leave free, as models/budget.py counts them; at most 16,384 tokens.
-    """
-    if device.type != "cuda":
-        return CPU_TOKENS
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return auto_tokens(config, Geometry.of(model_config), free_bytes, processes().num_processes)
 
 
 def _total_steps(config: FinetuneConfig, steps: StepDataset) -> int:
