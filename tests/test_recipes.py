@@ -28,7 +28,7 @@ SKYPILOT = ROOT / "examples" / "skypilot" / "alpaca-7b.yaml"
 
 def test_names():
     sizes = {f"{kind}-{size}" for kind in ("alpaca", "alpaca-lora", "alpaca-qlora") for size in ("7b", "13b")}
-    assert set(recipe_names()) == sizes | {"quickstart"}
+    assert set(recipe_names()) == sizes | {"medalpaca-lora-7b", "quickstart"}
 
 
 @pytest.mark.parametrize(("size", "rate", "epochs"), [("7b", 2e-5, 3), ("13b", 1e-5, 5)])

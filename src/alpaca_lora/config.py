@@ -61,7 +61,8 @@ class FinetuneConfig:
     """Names of the data's own columns, e.g. `{"instruction": "question", "output": "answer"}`."""
 
     prompt_template: str = "alpaca"
-    """A packaged template (`alpaca`, `alpaca_legacy`, `alpaca_short`) or a JSON file in alpaca-lora's format."""
+    """A packaged template (`alpaca`, `alpaca_legacy`, `alpaca_short`, `medalpaca`) or a JSON file in alpaca-lora's
+    format."""
 
     train_on_inputs: bool = False
     """Supervise the prompt's tokens too."""

@@ -14,7 +14,7 @@ GOOD = {
 
 
 def test_packaged_templates_hold_the_published_bytes():
-    assert template_names() == ["alpaca", "alpaca_legacy", "alpaca_short"]
+    assert template_names() == ["alpaca", "alpaca_legacy", "alpaca_short", "medalpaca"]
     modern, legacy = Template.load("alpaca"), Template.load("alpaca_legacy")
     assert legacy.prompt("Add.", "1 2") == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "

@@ -18,11 +18,12 @@ non-commercial research only.
 """
 
 
-def model_card(content: dict[str, Any]) -> str:
+def model_card(content: dict[str, Any], warning: str = "") -> str:
     """A model card in Markdown.
 
     Args:
-        content: What alpaca_lora.json holds: config, data, metrics, contract.
+        content: What alpaca_lora.json holds: config, data, metrics.
+        warning: Of the template; it stands at the top.
     """
     config, data, metrics = content["config"], content["data"], content["metrics"]
     base = config["base_model"]
@@ -50,6 +51,7 @@ def model_card(content: dict[str, Any]) -> str:
         "",
         f"# {'Model' if full else 'LoRA adapter'} made with alpaca_lora",
         "",
+        *([f"> **{warning}**", ""] if warning else []),
         f'Base model: `{base}`. Use it with `alpaca-lora generate THIS_FOLDER "instruction"`, which keeps the prompt '
         "template and the stop token it was trained with.",
         "",

@@ -5,6 +5,8 @@ In: instruction and input. Out: the prompt, byte for byte. A template is alpaca-
     {"description": "...", "prompt_input": "... {instruction} ... {input} ...",
      "prompt_no_input": "... {instruction} ...", "response_split": "### Response:"}
 
+It may have a `warning`, too: the card of every model trained with it begins with that.
+
 Only the bare fields `{instruction}` and `{input}` are allowed, each is substituted once, and what a record's text
 contains is never parsed: `{input}` inside an instruction stays those seven characters.
 """
@@ -21,6 +23,7 @@ from pathlib import Path
 from ..errors import TemplateError, did_you_mean
 
 _KEYS = ("description", "prompt_input", "prompt_no_input", "response_split")
+_OPTIONAL = {"description": "", "warning": ""}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Template:
     """Prompt of a record without input; holds `{instruction}`."""
     response_split: str
     """The response header. Kept for other tools: this library never searches for it."""
+    warning: str = ""
+    """What everybody must know who uses a model trained with it; the model card shows it. Never part of a prompt."""
 
     def __post_init__(self) -> None:
         _check_fields(self.name, "prompt_input", self.prompt_input, {"instruction", "input"})
@@ -62,18 +67,19 @@ class Template:
 
     @classmethod
     def from_dict(cls, fields: object, name: str = "<dict>") -> Template:
-        """Build a template from the four keys of alpaca-lora's format; `description` may be absent."""
+        """Build a template from the keys of alpaca-lora's format; `description` and `warning` may be absent."""
         if not isinstance(fields, dict):
             raise TemplateError(f"{name}: a template is one JSON object with {_KEYS}, not {type(fields).__name__}.")
-        values = {"description": "", **{key: value for key, value in fields.items() if key != "name"}}
+        values = {**_OPTIONAL, **{key: value for key, value in fields.items() if key != "name"}}
         missing = [key for key in _KEYS if key not in values]
         if missing:
-            hint = did_you_mean(missing[0], set(values) - set(_KEYS))
+            hint = did_you_mean(missing[0], set(values) - {*_KEYS, *_OPTIONAL})
             raise TemplateError(f"{name}: template key {missing[0]!r} is missing.{hint} It needs {_KEYS}.")
-        for key in _KEYS:
+        known = {*_KEYS, *_OPTIONAL}
+        for key in sorted(known):
             if not isinstance(values[key], str):
                 raise TemplateError(f"{name}: template key {key!r} is {type(values[key]).__name__}; it must be text.")
-        return cls(name=name, **{key: values[key] for key in _KEYS})
+        return cls(name=name, **{key: values[key] for key in known})
 
     def prompt(self, instruction: str, input: str = "") -> str:
         """The prompt for one record; the response follows it directly.
@@ -89,8 +95,8 @@ class Template:
         )
 
     def to_dict(self) -> dict[str, str]:
-        """The template's name and bytes, as the contract stores them."""
-        return asdict(self)
+        """The template's name and bytes, as the contract stores them; `warning` only where there is one."""
+        return {key: value for key, value in asdict(self).items() if value or key != "warning"}
 
     @property
     def sha256(self) -> str:
