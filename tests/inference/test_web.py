@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from alpaca_lora.inference.web import add_page
 
 TOKEN = "a-token-of-enough-length"
 SCRIPT = "<script>document.title = 'taken'</script> <b>no</b> **stars** [x](javascript:alert(1))"
+WARNING = "<b>Cats</b> may ![scratch](http://127.0.0.1:1/x.png)."
 LESSONS = (Record("Say a script.", "", SCRIPT), Record("Name a cat.", "", "Tom"))
 
 
@@ -136,7 +138,8 @@ def adapters(short_base_bpe, records, tmp_path_factory):
 def taught(tiny_llama, short_tokenizers):
     """A tiny model that knows two answers by heart, one of them full of markup."""
     tokenizer = short_tokenizers["bpe"]
-    model, encoder = tiny_llama(len(tokenizer)), Encoder(tokenizer, Template.load("alpaca_short"))
+    template = replace(Template.load("alpaca_short"), warning=WARNING)
+    model, encoder = tiny_llama(len(tokenizer)), Encoder(tokenizer, template)
     examples = encoder.encode(RecordSet(list(LESSONS), [1, 2], "<lessons>"), 256)
     for matrix in (model.model.embed_tokens.weight, model.lm_head.weight):  # large and frozen: learnt in seconds
         matrix.requires_grad_(False).mul_(20)
@@ -219,6 +222,7 @@ def test_text_that_looks_like_markup_is_text(browser, taught):
     with serving(taught) as (_, port), opened(browser, port) as page:
         assert "No comparison with a base" in page.inner_text("body")
         assert not page.is_visible("#compare")
+        assert page.input_value("#warning textarea") == WARNING
         title = page.title()
         ask(page, "Say a script.")
         assert "ended by itself" in status(page, "taught: ")

@@ -9,6 +9,7 @@ from ..errors import AlpacaLoraError
 from .local import LocalModel
 from .moderation import Moderation
 from .sampling import Sampling
+from .voices import warnings_of
 
 HELP = """\
   /input X    give the next instruction X as its input; without X, several lines, ended by an empty one
@@ -38,6 +39,8 @@ def chat(
     history: list[tuple[str, str, str]] = []
     voices = ", ".join(model.voices)
     write(f"Template {model.encoder.template.name}; answers: {voices}. Each instruction stands alone. /help for help.")
+    for warning in warnings_of(model.voices):
+        write(f"Warning: {warning}")
     while True:
         try:
             line = read(f"\n{adapter}> ").strip()

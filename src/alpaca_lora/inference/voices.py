@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ class Voice:
     stop_ids: list[int]
     contract: Contract | None = None
     """What it was trained with; None for a base or another tool's model."""
+
+
+def warnings_of(voices: Mapping[str, Voice]) -> list[str]:
+    """What the templates warn of, each once."""
+    found = [voice.encoder.template.warning for voice in voices.values()]
+    return list(dict.fromkeys(warning for warning in found if warning))
 
 
 def name_of(path: str | Path) -> str:

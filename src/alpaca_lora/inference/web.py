@@ -24,7 +24,7 @@ from .engine import Asked, Engine
 from .fence import Fence
 from .moderation import Moderation
 from .sampling import Sampling
-from .voices import BASE
+from .voices import BASE, warnings_of
 
 LIMITS = """\
 **What this is, and is not.** A small language model writes these answers. It makes up facts, sources and figures and
@@ -99,6 +99,8 @@ class _Page:
         fixed = {"interactive": False}
         with gr.Blocks(title=f"{first}: alpaca_lora", analytics_enabled=False) as page:
             gr.Markdown("# Ask the model")
+            for warning in warnings_of(self.voices):  # a file's words: shown as text
+                gr.Textbox(warning, label="Warning", elem_id="warning", **fixed)
             gr.Markdown(LIMITS, elem_id="limits")
             with gr.Row():
                 with gr.Column(scale=1):
