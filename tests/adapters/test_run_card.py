@@ -53,6 +53,7 @@ def test_the_card_shows_settings_metrics_folder_and_the_loss(run):
 
 
 def test_its_line_of_text(run):
+    assert str(Run(str(run.output_dir))) == str(run)
     assert str(run).startswith(f"Run {run.output_dir}: steps: 2; training loss, last step: ")
 
 

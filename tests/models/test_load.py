@@ -97,6 +97,20 @@ def test_a_damaged_config(base, text):
         load_config(resolve_base(str(base)))
 
 
+@pytest.mark.parametrize("kind", ["its_own", "llama"])
+def test_code_that_comes_with_a_model_is_never_run(base, kind, tmp_path):
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": kind, "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (base / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
+    if kind == "llama":  # transformers has its own code for it
+        assert load_model(resolve_base(str(base)), FLOAT32).config.model_type == "llama"
+    else:
+        with pytest.raises(ModelError, match="comes with code of its own, which is never run here"):
+            load_config(resolve_base(str(base)))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_folder_without_tokenizer(base):
     for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
         (base / name).unlink(missing_ok=True)

@@ -26,6 +26,9 @@ class Run:
 
     output_dir: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_dir", Path(self.output_dir))  # a text will do
+
     @property
     def adapter_dir(self) -> Path:
         """Folder of the adapter."""

@@ -238,6 +238,11 @@ def _check_weight_files(folder: Path) -> None:
 
 def _cannot_load(what: str, base_model: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return (
+            f"base_model: {base_model!r} comes with code of its own, which is never run here. Name a model that "
+            "transformers knows, such as a LLaMA."
+        )
     found = "" if Path(base_model).exists() else " (no such folder here, so it was taken for a hub id)"
     return (
         f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "
