@@ -174,18 +174,6 @@ def test_what_a_gguf_file_says(model, written):
     assert text == ("<s>" if one else "") + Template.load("alpaca").prompt("Hi")
 
 
-@pytest.mark.slow
-def test_the_demo_model_as_gguf(demo_base, bpe_tokenizer, tmp_path):
-    (tmp_path / "model").mkdir()
-    for path in Path(demo_base).iterdir():
-        (tmp_path / "model" / path.name).symlink_to(path)
-    contract = Contract.of(Encoder(bpe_tokenizer, Template.load("alpaca")), "demo", "of old")
-    write_run_file(tmp_path / "model", contract)
-    logits = export(tmp_path / "model", tmp_path / "q8_0", format="gguf-q8_0")["logits"]  # f16: as the tiny ones
-    assert logits["max_difference"] < logits["limit"] / 2
-    assert (tmp_path / "q8_0" / "model-q8_0.gguf").stat().st_size < 150e6
-
-
 # What is refused
 
 

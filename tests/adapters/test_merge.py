@@ -245,8 +245,8 @@ def test_merged_and_unmerged_give_the_same_answers(demo_base, bpe_tokenizer, tmp
     paths = ("demo", adapter, tmp_path / "merged")
     plain, unmerged, merged = (LocalModel.load(path, dtype="float32") for path in paths)
     sampling = Sampling(max_new_tokens=8)
-    answers = [unmerged.generate(*instruction, sampling) for instruction in INSTRUCTIONS]
-    assert answers == [merged.generate(*instruction, sampling) for instruction in INSTRUCTIONS]
+    answers = unmerged.answers(INSTRUCTIONS, sampling)
+    assert answers == merged.answers(INSTRUCTIONS, sampling)
     assert len(set(answers)) == len(INSTRUCTIONS)
     with torch.no_grad():
         ids = torch.tensor([plain.encoder.prompt_ids(*INSTRUCTIONS[0])], device=plain.model.device)

@@ -67,9 +67,9 @@ class Run:
         """The tuned model's answer; `sampling` as for `generate`."""
         return generate(self._model, instruction, input, **sampling)
 
-    def merge(self, out: str | Path) -> Path:
-        """Merge the adapter into its base; see `merge`."""
-        return merge(self.output_dir, out)
+    def merge(self, out: str | Path, **options: Any) -> Path:
+        """Merge the adapter into its base; `options` as for `merge`."""
+        return merge(self.output_dir, out, **options)
 
     def _repr_html_(self) -> str:
         from ..adapters.run_card import run_card

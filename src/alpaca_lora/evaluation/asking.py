@@ -108,7 +108,7 @@ class Asking:
             task.cancel()
 
     async def _work(self) -> None:
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         self.changed = asyncio.Event()  # set, and replaced, whenever less may be held
         slots = min(self.respondent.slots, len(self.waiting))

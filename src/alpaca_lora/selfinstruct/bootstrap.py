@@ -296,7 +296,7 @@ def _request_text(prompt: Prompt, chat: bool) -> str:
 
 
 def _bar(run: Bootstrap) -> Any:
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     every = 0.5 if sys.stderr.isatty() else 10.0  # seconds
     return tqdm(total=run.num_records, initial=run.state.accepted, unit="record", mininterval=every, dynamic_ncols=True)
