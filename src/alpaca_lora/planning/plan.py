@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from textwrap import fill
 from typing import Any
 
 from ..config import FinetuneConfig
@@ -183,7 +184,7 @@ class Plan:
             for change, plan in self.choices:
                 fits = "fits" if plan.fits else "does not fit"
                 lines.append(f"  {change:<54}{plan.training.needed / GIB:12.1f}{plan.seconds / 3600:9.1f}  {fits}")
-        return "\n".join(lines)
+        return "\n".join(fill(line, 110, subsequent_indent="  ") if len(line) > 130 else line for line in lines)
 
 
 def _hours(seconds: float) -> str:

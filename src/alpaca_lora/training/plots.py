@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure  # no pyplot: no global state, no display needed
+from matplotlib.ticker import MaxNLocator
 
 Lines = list[dict[str, Any]]
 
@@ -71,6 +72,7 @@ def _axes(title: str) -> tuple[Plot, Any]:
     figure = Plot(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss (nats a token)")
     axes.set_title(title)
     axes.grid(alpha=0.3)
