@@ -8,7 +8,7 @@
 # Models answer the packaged probe, or the file that INSTRUCTIONS names. What follows the two goes to `compare`.
 # The same command goes on where it ended; FOLDER/report has the report, of people and judges both.
 set -euo pipefail
-folder=$1 first=$2 second=$3
+folder=${1:?usage: examples/compare.sh FOLDER A B [options of compare]} first=${2:?and A} second=${3:?and B}
 shift 3
 mkdir -p "$folder"
 

@@ -7,6 +7,8 @@ import sys
 
 from alpaca_lora import finetune
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 run = finetune(
     base_model="demo",
     data="seeds",

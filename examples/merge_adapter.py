@@ -7,4 +7,6 @@ import sys
 
 from alpaca_lora import merge
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 print("merged into", merge(adapter=sys.argv[1], out=sys.argv[2]))

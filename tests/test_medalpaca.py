@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from alpaca_lora import FinetuneConfig, finetune, inspect, lint
+from alpaca_lora import FinetuneConfig, export, finetune, inspect, lint
 from alpaca_lora.config import recipe_path
+from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.prompts import Template
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,26 @@ def test_the_warning_goes_with_the_adapter(tuned, settings, tmp_path):
     assert Template.load("medalpaca").warning in card(run)
 
 
+def test_the_warning_goes_with_the_merged_model(tuned, tmp_path):
+    warned = f"# Model merged with alpaca_lora\n\n> **{Template.load('medalpaca').warning}**\n"
+    tuned.merge(tmp_path / "merged", certify=False)
+    export(tmp_path / "merged", tmp_path / "chat", format="chat-template")
+    for folder in ("merged", "chat"):
+        assert warned in (tmp_path / folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_plain_transformers_asks_with_the_prompt_trained_with(tuned, tmp_path):
+    """The chat template of an adapter's and of a merged folder is the template's, not the base's own."""
+    from transformers import AutoTokenizer
+
+    merged = tuned.merge(tmp_path / "merged", certify=False)
+    for folder in (tuned.output_dir, merged):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        chat = [{"role": "user", "content": "Name a herb."}]
+        ids = Encoder(tokenizer, Template.load("medalpaca")).prompt_ids("Name a herb.", "")
+        assert tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False) == ids
+
+
 def test_other_cards_and_contracts_are_as_before(settings, tmp_path):
     run = finetune(data=ROWS[:8], output_dir=tmp_path / "plain", **settings)
     assert "medical device" not in card(run)
@@ -124,6 +145,6 @@ def test_an_instruction_in_every_record_is_almost_free(demo_base):
     alone = [{"instruction": row["input"], "input": "", "output": row["output"]} for row in questions]
     with_it = inspect(questions, demo_base, prompt_template="medalpaca").computed
     without = inspect(alone, demo_base, prompt_template="alpaca").computed
-    for computed, packed, tree in ((with_it, "3,092", "1,868"), (without, "2,532", "1,848")):
+    for computed, packed, tree in ((with_it, "3,093", "1,869"), (without, "2,533", "1,849")):
         assert (computed["computed, packed"].split()[0], computed["computed, tree"].split()[0]) == (packed, tree)
         assert packed in PAGE and tree in PAGE

@@ -83,8 +83,8 @@ class FinetuneConfig:
     of its masks)."""
 
     max_tokens: int | Literal["auto"] = "auto"
-    """Most tokens a micro-batch may hold, padding included; `auto` chooses by device and model size. Changes memory
-    and speed, never the numbers."""
+    """Most tokens a micro-batch may hold, padding included; `auto`: 1,024 on a CPU, on a GPU what should fit, up to
+    16,384, and never less than `cutoff_len`. Changes memory and speed, never the numbers."""
 
     num_epochs: float = 3
     """Passes over the training records. An epoch is floor(records / batch_size) steps."""
@@ -127,7 +127,8 @@ class FinetuneConfig:
     """Weight-decomposed LoRA (arXiv 2402.09353); slower."""
 
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about a third more time, far less memory."""
+    """Recompute activations in the backward pass: half more operations with LoRA, a third more with `full`; far less
+    memory."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of frozen weights and of products. `auto`: bfloat16 on CUDA devices that have it, else float32. What trains, its
@@ -153,7 +154,7 @@ class FinetuneConfig:
     """Optimizer steps between checkpoints."""
 
     save_total_limit: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept; the one with the lowest validation loss stays beside them."""
 
     seed: int = 42
     """Seeds the split, the order of records, LoRA's initial values and dropout."""
@@ -189,7 +190,7 @@ class FinetuneConfig:
         """
         values = {**(load_recipe(recipe) if recipe else {}), **overrides}
         known = [entry.name for entry in fields(cls)]
-        problems = [f"{key!r} is not a setting.{did_you_mean(str(key), known)}" for key in values if key not in known]
+        problems = [f"{key!r} is not a setting.{_ours(str(key), known)}" for key in values if key not in known]
         problems += [f"{key} is missing." for key in ("data", "output_dir") if key not in values]
         if not problems:
             return cls(**values)
@@ -341,6 +342,22 @@ def _method_problems(config: FinetuneConfig) -> Any:
         yield "cpu_offload: needs fsdp."
     if config.fsdp and config.sample_instructions:
         yield "sample_instructions: a sharded model cannot answer while it trains; generate from output_dir afterwards."
+
+
+_ELSEWHERE = {  # names of alpaca-lora, stanford_alpaca and TRL whose nearest word here would be another setting
+    **dict.fromkeys(("max_length", "max_seq_length", "model_max_length"), "cutoff_len"),
+    **dict.fromkeys(("micro_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"), "max_tokens"),
+    **dict.fromkeys(("packing", "group_by_length", "padding_free"), "layout"),
+    **dict.fromkeys(("resume_from_checkpoint",), "resume"),
+    **dict.fromkeys(("bf16", "fp16"), "dtype"),
+}
+
+
+def _ours(name: str, known: list[str]) -> str:
+    """What the setting is called here."""
+    if name in _ELSEWHERE:
+        return f" Here it is {_ELSEWHERE[name]!r}, see docs/migrating.md."
+    return did_you_mean(name, known)
 
 
 def _is_int(value: object) -> bool:

@@ -68,8 +68,18 @@ def test_an_unfinished_run_says_how_far_it_came(run, tmp_path):
 
 
 def test_a_folder_without_a_run(tmp_path):
-    assert str(Run(tmp_path)) == f"Run {tmp_path}: alpaca_lora.json: not there yet"
+    assert str(Run(tmp_path)) == f"Run {tmp_path}: alpaca_lora.json: not there yet."
     assert "not there yet" in Run(tmp_path)._repr_html_()
+
+
+def test_metrics_of_what_is_no_finished_run(run, tmp_path):
+    with pytest.raises(ConfigError, match="holds no run .no alpaca_lora.json"):
+        _ = Run(tmp_path).metrics
+    content = json.loads((run.output_dir / "alpaca_lora.json").read_text())
+    del content["metrics"]
+    (tmp_path / "alpaca_lora.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="unfinished: 0 steps .* Metrics are of finished runs"):
+        _ = Run(tmp_path).metrics
 
 
 def test_the_history_as_a_table(run):
@@ -94,5 +104,7 @@ def test_several_runs_in_one_picture(run, tmp_path):
 def test_pictures_of_nothing_are_refused(run, tmp_path):
     with pytest.raises(ConfigError, match=f"no history.jsonl of a run in {tmp_path}"):
         plot_runs([run, tmp_path])
+    with pytest.raises(ConfigError, match="give one run or more"):
+        plot_runs([])
     with pytest.raises(ConfigError, match="two have the same name .* give a dict of names"):
         plot_runs([run, run])

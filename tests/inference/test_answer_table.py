@@ -46,6 +46,11 @@ def test_a_list_is_named_by_folders(run, short_base):
     assert list(table.answers) == [short_base.rpartition("/")[2], "tuned"]
 
 
+def test_settings_of_sampling_that_there_are_not(short_base):
+    with pytest.raises(ConfigError, match="'max_tokens' is not a setting of sampling. Did you mean 'max_new_tokens'"):
+        compare_answers([short_base], ["Hello."], max_tokens=2)
+
+
 @pytest.mark.parametrize(
     ("models", "instructions", "said"),
     [

@@ -298,7 +298,7 @@ def test_a_full_queue_is_told_and_nothing_else_fails(model):
         for thread in threads:
             thread.join()
         assert set(statuses) == {200, 429}
-        assert statuses.count(200) >= 4
+        assert statuses.count(200) >= 2  # those that may wait; more if the engine has taken some by then
 
 
 def test_clients_that_leave_free_their_places(model):

@@ -129,12 +129,35 @@ def test_documented_commands(line, demo_base, capsys):
     assert all(change in text for change in shown) or "rtx4090" not in line
 
 
+def test_it_fits_if_evaluation_does_too():
+    plan = alpaca_lora.plan("mine", recipe="alpaca-qlora-7b", gpu_memory=7, gpu_tflops=50, gpus=8, max_tokens=16_384)
+    assert plan.training.needed < 7 * 2**30 < plan.evaluation.needed == plan.needed and not plan.fits
+
+
+def test_a_recipe_on_the_built_in_records_counts_them(demo_base):
+    assert alpaca_lora.plan("l4", recipe="quickstart").work.steps == 15
+
+
+def test_settings_are_options(demo_base, capsys):
+    options = (
+        "--batch_size 8 --val_set_size 4 --num_epochs 2 --cutoff_len 256 --lora_target_modules all-linear --lora_r 4"
+    )
+    main(["plan", "--base_model", "demo", "--data", "seeds", "--gpu", "l4", *options.split(), "--dtype", "float32"])
+    assert "Time: 1 min for 42 steps" in capsys.readouterr().out
+
+
 def test_impossible_questions():
     with pytest.raises(ConfigError) as caught:
         alpaca_lora.plan("t4", recipe="alpaca-7b", gpus=0, utilisation=2, price=-1)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["gpus", "utilisation", "price", "dtype"]
     with pytest.raises(ConfigError, match="gpu: 'a100-8g' is not in the table"):
         alpaca_lora.plan("a100-8g", recipe="alpaca-7b")
+    with pytest.raises(ConfigError, match="Did you mean h100-80g or h100-pcie?"):
+        alpaca_lora.plan("h100", recipe="alpaca-7b")
+    with pytest.raises(ConfigError, match="gpus: 1.5 must be a whole number"):
+        alpaca_lora.plan("h200", recipe="alpaca-lora-7b", gpus=1.5)
+    with pytest.raises(ConfigError, match="'max_length' is not a setting. Here it is 'cutoff_len', see docs/migrating"):
+        alpaca_lora.plan("h200", recipe="alpaca-7b", max_length=512)
     with pytest.raises(ConfigError, match="batch_size: 128 examples cannot be split over 129 GPUs"):
         alpaca_lora.plan("h200", recipe="alpaca-7b", gpus=129)
     with pytest.raises(ConfigError, match="fsdp: quantised weights cannot be sharded"):

@@ -76,6 +76,32 @@ def model_card(content: dict[str, Any], warning: str = "") -> str:
     return "\n".join(lines)
 
 
+def merged_card(base: str, adapters: list[str], warning: str = "") -> str:
+    """The card of a merged folder.
+
+    Args:
+        base: Its base's name.
+        adapters: Names of the adapters merged into it, in order.
+        warning: Of the template; it stands at the top.
+    """
+    names = ", then ".join(f"`{name}`" for name in adapters)
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [alpaca-lora]",
+        "---",
+        "",
+        "# Model merged with alpaca_lora",
+        "",
+        *([f"> **{warning}**", ""] if warning else []),
+        f"Base model: `{base}`. Merged into it: {names}. `merge_certificate.json` says what was compared. Ask it with "
+        '`alpaca-lora generate THIS_FOLDER "instruction"`, which keeps the prompt template and the stop token.',
+        "",
+        _LIMITS,
+    ]
+    return "\n".join(lines)
+
+
 def _ancestors(parent: dict[str, Any] | None) -> dict[str, str]:
     """The adapters it was trained on from, the nearest first."""
     found = []

@@ -77,6 +77,17 @@ def _jinja(value: str | list[str]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def put_chat_template(encoder: Encoder) -> None:
+    """Give the tokenizer that is about to be saved the prompt trained with, in place of its base's own chat.
+
+    Where no template gives the right ids it gets none: programs then ask for one, instead of asking the model wrongly.
+    """
+    try:
+        encoder.tokenizer.chat_template = chat_template(encoder)
+    except ModelError:
+        encoder.tokenizer.chat_template = None
+
+
 def _around(text: str) -> tuple[str, str]:
     """What stands before and after the template's one field."""
     parts = list(string.Formatter().parse(text))

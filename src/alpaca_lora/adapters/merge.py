@@ -24,7 +24,9 @@ from ..models.fingerprint import fingerprint
 from ..models.load import load_config, load_tokenizer
 from ..prompts import Template
 from ..training.checkpoint import versions
+from .card import merged_card
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
+from .chat_template import put_chat_template
 from .contract import Contract, read_contract, read_run_file, settle, write_run_file
 from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
 from .store import CONFIG, WEIGHTS, check_finished, is_adapter, named_base
@@ -93,11 +95,16 @@ def merge_adapters(
             "versions": versions(),
         }
         if encoder is not None:
+            if contract is not None:
+                put_chat_template(encoder)
             encoder.tokenizer.save_pretrained(part)
         if certify and encoder is not None:
             before = answers_of(reference_model(base, folders, name), encoder)
             certificate["logits"] = compare(part, before, exact=dtypes == ["torch.float32"], out=out)
         (part / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
+        warning = contract.load_template().warning if contract is not None else ""
+        card = merged_card(name, [folder.name for folder in folders], warning)
+        (part / "README.md").write_text(card, encoding="utf-8")
         if contract is not None:
             merge = {"dtype": ", ".join(dtypes)}
             if certify:

@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
+from ..data.tokens import Encoder
 from ..models.load import processes
 from ..training.history import read_history
 from ..training.plots import plot_history
 from ..training.sharding import save_model
 from .card import model_card
+from .chat_template import put_chat_template
 from .contract import Contract, write_run_file
 from .store import describe_adapter, save_adapter
 
 
 def save_run(
-    output_dir: Path, model: Any, dtype: torch.dtype, tokenizer: Any, contract: Contract, described: dict[str, Any]
+    output_dir: Path, model: Any, dtype: torch.dtype, encoder: Encoder, contract: Contract, described: dict[str, Any]
 ) -> None:
     """Write all of it, alpaca_lora.json last; all ranks must call this.
 
@@ -25,7 +27,7 @@ def save_run(
         output_dir: The run's folder, with its history.
         model: Trained: a peft model, or one whose weights all trained.
         dtype: A whole model is saved in.
-        tokenizer: Saved along.
+        encoder: Its tokenizer is saved along, with the prompt as its chat template.
         contract: Of the run.
         described: What alpaca_lora.json says beside contract, versions and metrics.
     """
@@ -37,7 +39,8 @@ def save_run(
     if not processes().is_main_process:
         return
     adapter = {} if full else {"adapter": describe_adapter(output_dir)}
-    tokenizer.save_pretrained(output_dir)
+    put_chat_template(encoder)
+    encoder.tokenizer.save_pretrained(output_dir)
     history = read_history(output_dir)
     title = f"{described['config']['base_model']} on {described['data']['source']}"
     plot_history(history, title).savefig(output_dir / "loss.png", dpi=120)

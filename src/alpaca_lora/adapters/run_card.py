@@ -37,7 +37,7 @@ def run_line(folder: Path) -> str:
     """The same in a line of text."""
     content = _content(folder)
     said = _progress(content, read_history(folder)) if content else {"alpaca_lora.json": "not there yet"}
-    return f"Run {folder}: " + "; ".join(f"{name}: {value}" for name, value in said.items())
+    return f"Run {folder}: " + "; ".join(f"{name}: {value}" for name, value in said.items()) + "."
 
 
 def _content(folder: Path) -> dict[str, Any]:

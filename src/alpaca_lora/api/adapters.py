@@ -60,7 +60,8 @@ def diff_make(base_model: str | Path, tuned: str | Path, out: str | Path) -> Pat
         out: New or empty folder.
 
     Returns:
-        `out`: differences of all tensors, hashes of base, difference and result, and the tuned model's other files.
+        The folder `out`, with differences of all tensors, hashes of base, difference and result, and the tuned
+        model's other files.
     """
     from ..adapters.diff import make_diff
 
@@ -89,7 +90,7 @@ def diff_verify(
     """Check a difference, and a base and a result where given, against the hashes it was made with.
 
     Returns:
-        How many tensors were checked: `diff`, `base`, `result`.
+        How many tensors were checked, by the names `diff`, `base` and `result`.
 
     Raises:
         AdapterError: some are not the same; they are named.
@@ -134,7 +135,7 @@ def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict
             Modelfile that names `folder`; "chat-template", the folder again, for servers that read chat templates.
 
     Returns:
-        `format` and `files`; for GGUF also `logits`: the largest difference and its limit.
+        A dict with `format` and `files`, and for GGUF `logits`, the largest difference and its limit.
 
     Raises:
         AdapterError: an adapter, no contract, `out` is not empty, or logits beyond the limit.

@@ -50,28 +50,28 @@ def generate(
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
             seed, stop.
     """
-    from ..inference.sampling import Sampling
+    from ..inference.sampling import sampling_of
 
     loaded = load(model) if isinstance(model, str | Path) else model
-    return loaded.generate(instruction, input, Sampling(**sampling), adapter)
+    return loaded.generate(instruction, input, sampling_of(sampling), adapter)
 
 
 def stream(
     model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
 ) -> Iterator[str]:
     """As `generate`, in pieces as they are made."""
-    from ..inference.sampling import Sampling
+    from ..inference.sampling import sampling_of
 
     loaded = load(model) if isinstance(model, str | Path) else model
-    return loaded.stream(instruction, input, Sampling(**sampling), adapter)
+    return loaded.stream(instruction, input, sampling_of(sampling), adapter)
 
 
 def chat(model: str | Path | LocalModel, *, moderation: Moderation | None = None, **sampling: Any) -> None:
     """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
     from ..inference.chat import chat as talk
-    from ..inference.sampling import Sampling
+    from ..inference.sampling import sampling_of
 
-    talk(load(model) if isinstance(model, str | Path) else model, Sampling(**sampling), moderation)
+    talk(load(model) if isinstance(model, str | Path) else model, sampling_of(sampling), moderation)
 
 
 def serve(

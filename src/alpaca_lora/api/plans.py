@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..config import FinetuneConfig
+from ..config import FinetuneConfig, load_recipe
 
 if TYPE_CHECKING:
     from ..planning.plan import Count, Plan
@@ -29,17 +29,17 @@ def plan(
     Args:
         gpu: A card's name, as in planning/cards.py; any other with `gpu_memory` and `gpu_tflops`.
         recipe: A packaged recipe's name or a YAML file.
-        gpus: Their number; one process each.
+        gpus: How many of them; one process each.
         data: Records, as for `finetune`: their tokens are counted, as they would be laid out. Alpaca's mean if left
-            out; the recipe's own data are not fetched.
-        price: Of a GPU for an hour.
+            out, unless the recipe's are the built-in ones; nothing is fetched.
+        price: Of one GPU for an hour, in a currency of yours.
         utilisation: Share of the card's peak that the run reaches, in (0, 1]; 0.4 if left out, an assumption.
         gpu_memory: GiB of a GPU.
         gpu_tflops: 10^12 operations a second of it at best, dense, in bfloat16.
         **settings: Fields of `FinetuneConfig`; they win over the recipe.
 
     Returns:
-        The plan: `training`, `evaluation`, `fits`, `seconds`, `cost`, `choices`; `print` shows all.
+        The plan, with `training`, `evaluation`, `fits`, `seconds`, `cost` and `choices`. `print` shows all.
 
     Raises:
         ConfigError: an unknown GPU, or settings that cannot work, all of them at once.
@@ -50,6 +50,9 @@ def plan(
     from ..planning.time import UTILISATION, like_alpaca
 
     card = find_card(gpu, gpu_memory, gpu_tflops)
+    named = (load_recipe(recipe) if recipe else {}).get("data")
+    if data is None and named == "seeds":  # they are here
+        data = named
     given = {"data": "-" if data is None else data, "output_dir": "-"}
     config = FinetuneConfig.make(recipe, **{**settings, **given})
     used = UTILISATION if utilisation is None else utilisation

@@ -48,7 +48,13 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Losses before and after, steps, tokens and seconds."""
+        """Losses before and after, steps, tokens and seconds.
+
+        Raises:
+            ConfigError: the run has not ended yet, or the folder holds none.
+        """
+        if "metrics" not in self._file:
+            raise ConfigError(f"{self} Metrics are of finished runs; `history` has what is there.")
         return self._file["metrics"]
 
     def to_pandas(self) -> Any:
@@ -83,7 +89,10 @@ class Run:
 
     @property
     def _file(self) -> dict[str, Any]:
-        return json.loads((self.output_dir / "alpaca_lora.json").read_text(encoding="utf-8"))
+        path = self.output_dir / "alpaca_lora.json"
+        if not path.exists():
+            raise ConfigError(f"{self.output_dir}: holds no run (no alpaca_lora.json).")
+        return json.loads(path.read_text(encoding="utf-8"))
 
     @cached_property
     def _model(self) -> LocalModel:
@@ -174,9 +183,7 @@ def _finetune(config: FinetuneConfig) -> Run:
             {"instruction": instruction, "before": old, "after": new}
             for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
         ]
-        save_run(
-            output_dir, model, placement.dtype, data.encoder.tokenizer, contract, {**described, "samples": samples}
-        )
+        save_run(output_dir, model, placement.dtype, data.encoder, contract, {**described, "samples": samples})
     processes().wait_for_everyone()
     return Run(output_dir)
 

@@ -24,7 +24,7 @@ def plot_runs(runs: Sequence[Run | str | Path] | Mapping[str, Run | str | Path],
         title: Above the picture.
 
     Returns:
-        A matplotlib Figure: training losses, smoothed; validation losses as dots.
+        A matplotlib Figure with training losses, smoothed, and validation losses as dots.
 
     Raises:
         ConfigError: a folder has no history.jsonl, or two runs have the same name.
@@ -32,6 +32,8 @@ def plot_runs(runs: Sequence[Run | str | Path] | Mapping[str, Run | str | Path],
     from ..training.history import read_history
     from ..training.plots import plot_histories
 
+    if not runs:
+        raise ConfigError("plot_runs: give one run or more.")
     folders = {name: run.output_dir if isinstance(run, Run) else Path(run) for name, run in _named(runs).items()}
     histories = {name: read_history(folder) for name, folder in folders.items()}
     if empty := [str(folders[name]) for name, lines in histories.items() if not lines]:
@@ -59,7 +61,7 @@ def compare_answers(
         AdapterError, ModelError: as `load`.
     """
     from ..inference.answer_table import answer_table
-    from ..inference.sampling import Sampling
+    from ..inference.sampling import sampling_of
 
     def loading(model: Any) -> Callable[[], LocalModel]:
         if isinstance(model, Run):
@@ -67,7 +69,7 @@ def compare_answers(
         return lambda: load(model) if isinstance(model, str | Path) else model
 
     given = {name: loading(model) for name, model in _named(models).items()}
-    return answer_table(given, instructions, Sampling(**sampling))
+    return answer_table(given, instructions, sampling_of(sampling))
 
 
 def _named(given: Any) -> dict[str, Any]:

@@ -18,10 +18,20 @@ def plan(
     base_model: str | None = None,
     method: Literal["lora", "qlora", "full"] | None = None,
     layout: Literal["padded", "packed", "tree"] | None = None,
+    batch_size: int | None = None,
+    cutoff_len: int | None = None,
+    val_set_size: float | None = None,
+    num_epochs: float | None = None,
+    max_steps: int | None = None,
     max_tokens: int | None = None,
+    lora_r: int | None = None,
+    lora_target_modules: list[str] | str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None,
+    load_in_8bit: bool | None = None,
     gradient_checkpointing: bool | None = None,
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] | None = None,
     fsdp: bool | None = None,
+    cpu_offload: bool | None = None,
 ) -> None:
     """Will a run fit, how long will it take, what will it cost: computed; exit code 1 where it does not fit.
 
@@ -37,10 +47,20 @@ def plan(
         base_model: A hub id, a folder, or `demo`; the recipe's if left out, as the settings below.
         method: What trains.
         layout: How a step is laid out.
+        batch_size: Examples of a step.
+        cutoff_len: Most tokens of an example.
+        val_set_size: Records, or their share, set aside to validate.
+        num_epochs: Passes over the data.
+        max_steps: Steps, in place of epochs.
         max_tokens: Most tokens of a micro-batch.
+        lora_r: Rank.
+        lora_target_modules: Names of modules, or all-linear.
+        dtype: Of frozen weights and of products.
+        load_in_8bit: Frozen weights in 8 bits.
         gradient_checkpointing: Recompute activations.
         optimizer: AdamW with moments in float32 or in 8 bits.
         fsdp: Shard over all GPUs.
+        cpu_offload: Keep shards on the host.
     """
     from .. import api
 
@@ -48,10 +68,20 @@ def plan(
         "base_model": base_model,
         "method": method,
         "layout": layout,
+        "batch_size": batch_size,
+        "cutoff_len": cutoff_len,
+        "val_set_size": val_set_size,
+        "num_epochs": num_epochs,
+        "max_steps": max_steps,
         "max_tokens": max_tokens,
+        "lora_r": lora_r,
+        "lora_target_modules": lora_target_modules,
+        "dtype": dtype,
+        "load_in_8bit": load_in_8bit,
         "gradient_checkpointing": gradient_checkpointing,
         "optimizer": optimizer,
         "fsdp": fsdp,
+        "cpu_offload": cpu_offload,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     made = api.plan(

@@ -110,7 +110,7 @@ def load_records(
         ConfigError: `columns` names a field that a record does not have.
         MissingDependencyError: The source needs a package that is not installed.
 
-    Example:
+    Examples:
         >>> found = load_records([{"question": "2 + 3?", "answer": "5"}],
         ...                      columns={"instruction": "question", "output": "answer"})
         >>> found.records

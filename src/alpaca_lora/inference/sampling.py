@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,23 @@ class Sampling:
         ]
         if problems:
             raise ConfigError(problems)
+
+
+def sampling_of(settings: Mapping[str, Any]) -> Sampling:
+    """A Sampling of keyword arguments.
+
+    Raises:
+        ConfigError: unknown names (the nearest known one is named), or values out of range.
+    """
+    known = [entry.name for entry in fields(Sampling)]
+    elsewhere = {"max_tokens": "max_new_tokens", "max_length": "max_new_tokens"}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        hints = [did_you_mean(elsewhere.get(name, name), known) for name in unknown]
+        raise ConfigError(
+            [f"{name!r} is not a setting of sampling.{hint}" for name, hint in zip(unknown, hints, strict=True)]
+        )
+    return Sampling(**settings)
 
 
 class Sampler:

@@ -59,10 +59,16 @@ def find_card(name: str, memory_gib: float | None = None, tflops: float | None =
     known = CARDS.get(name.lower())
     if known is None and (memory_gib is None or tflops is None):
         raise ConfigError(
-            f"gpu: {name!r} is not in the table.{did_you_mean(name, CARDS)} Known: {', '.join(CARDS)}. For another, "
+            f"gpu: {name!r} is not in the table.{_nearest(name)} Known: {', '.join(CARDS)}. For another, "
             "give gpu_memory (GiB) and gpu_tflops (dense bfloat16) too."
         )
     if known is None:
         assert memory_gib is not None and tflops is not None
         return Card(name, memory_gib, tflops)
     return Card(known.name, memory_gib or known.memory_gib, tflops or known.tflops, known.dtype)
+
+
+def _nearest(name: str) -> str:
+    """Cards that begin with the name, as `a100` has two; else the one most like it."""
+    begin = [card for card in CARDS if card.startswith(name.lower())] if name else []
+    return f" Did you mean {' or '.join(begin)}?" if begin else did_you_mean(name, CARDS)

@@ -58,7 +58,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.gpus < 1:
+        if not isinstance(self.gpus, int) or self.gpus < 1:
             problems.append(f"gpus: {self.gpus} must be a whole number of at least 1.")
         if not 0 < self.utilisation <= 1:
             problems.append(f"utilisation: {self.utilisation} must be above 0 and at most 1.")
@@ -103,9 +103,14 @@ class Plan:
         return self.formula.evaluation(MicroBatch(self.max_tokens, round(share * self.max_tokens), 0, row))
 
     @property
+    def needed(self) -> float:
+        """Bytes of each GPU that training and evaluation need."""
+        return max(self.training.needed, self.evaluation.needed)
+
+    @property
     def fits(self) -> bool:
-        """Whether training needs no more than a card has."""
-        return self.training.needed <= self.card.memory_gib * GIB
+        """Whether that is no more than a card has."""
+        return self.needed <= self.card.memory_gib * GIB
 
     @property
     def seconds(self) -> float:
@@ -167,7 +172,7 @@ class Plan:
             f"Host: {formula.saving_host / GIB:.1f} GiB to save the result, {formula.merging_host() / GIB:.1f} GiB to "
             f"merge an adapter and compare ({formula.merging_host(False) / GIB:.1f} without comparing).",
             "",
-            f"{'It fits' if self.fits else 'It does not fit'}: needs {self.training.needed / GIB:.1f} of "
+            f"{'It fits' if self.fits else 'It does not fit'}: needs {self.needed / GIB:.1f} of "
             f"{card.memory_gib:.1f} GiB, with 1 GiB for CUDA and a tenth of copies, activations and logits for what "
             "allocators lose. Computed, not measured on a GPU.",
             f"Micro-batches of at most {self.max_tokens:,} tokens{' (auto)' * (config.max_tokens == 'auto')}.",
@@ -178,12 +183,13 @@ class Plan:
             lines.append("fsdp needs two or more GPUs: a run on one refuses it. Give gpus, or fsdp=false.")
         if self.cost is not None:
             lines.append(f"Money: {self.cost:,.2f}, {self.gpus * self.seconds / 3600:.1f} GPU hours at {self.price:g}.")
-        lines.append(f"Beside it, {ALPACA}.")
+        if shape.parameters > 5e9:
+            lines.append(f"Beside it, {ALPACA}.")
         if not self.fits:
             lines += ["", f"{'What to change':<56}{'GiB needed':>12}{'hours':>9}"]
             for change, plan in self.choices:
                 fits = "fits" if plan.fits else "does not fit"
-                lines.append(f"  {change:<54}{plan.training.needed / GIB:12.1f}{plan.seconds / 3600:9.1f}  {fits}")
+                lines.append(f"  {change:<54}{plan.needed / GIB:12.1f}{plan.seconds / 3600:9.1f}  {fits}")
         return "\n".join(fill(line, 110, subsequent_indent="  ") if len(line) > 130 else line for line in lines)
 
 

@@ -30,7 +30,7 @@ _OPTIONAL = {"description": "", "warning": ""}
 class Template:
     """A prompt template.
 
-    Example:
+    Examples:
         >>> Template.load("alpaca_short").prompt("Name a colour.")
         '### Instruction:\\nName a colour.\\n\\n### Response:\\n'
     """
