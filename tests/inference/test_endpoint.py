@@ -113,7 +113,7 @@ def test_trouble_that_passes_is_tried_again(trouble):
     seen = []
     meter = Meter()
     with ScriptedServer([trouble, CAT]) as server:
-        (answer,) = ask(server, timeout_seconds=0.3, meter=meter, on_attempt=lambda event, worst: seen.append(event))
+        (answer,) = ask(server, timeout_seconds=3.0, meter=meter, on_attempt=lambda event, worst: seen.append(event))
     assert answer.text == "A cat."
     refused = trouble.isdigit()
     assert seen == (["sent", "refused", "sent"] if refused else ["sent", "sent"])
@@ -202,7 +202,7 @@ def test_a_used_up_quota_is_no_passing_trouble():
 def test_concurrency_is_reached_and_never_exceeded():
     script = [CAT, "429", "500", CAT, "hang", "cut"] * 3 + [CAT] * 30
     with ScriptedServer(script) as server:
-        answers = ask(server, count=36, concurrency=5, timeout_seconds=0.3)
+        answers = ask(server, count=36, concurrency=5, timeout_seconds=3.0)
     assert [answer.text for answer in answers] == ["A cat."] * 36
     assert server.most_at_once == 5
 
@@ -212,7 +212,7 @@ def test_a_budget_is_never_passed():
     budget = Budget(max_tokens=3 * worst + 20)
     meter = Meter(budget)
     with ScriptedServer([CAT, "hang", "cut"] + [CAT] * 90) as server:
-        answers = ask(server, count=80, concurrency=4, timeout_seconds=0.3, max_new_tokens=10, meter=meter)
+        answers = ask(server, count=80, concurrency=4, timeout_seconds=3.0, max_new_tokens=10, meter=meter)
     over = [answer for answer in answers if isinstance(answer, BudgetReached)]
     assert over and "max_tokens: up to " in str(over[0]) and f"one more request could take {worst}" in str(over[0])
     assert server.prompt_tokens + server.completion_tokens <= meter.spent.tokens + meter.lost.tokens
