@@ -247,6 +247,7 @@ def test_diff_and_extract(capsys, finished, short_base, tmp_path):
         (["generate", "/nowhere", "Hi", "--temperature", "-1"], 1, "no such folder"),
         (["generate", "/nowhere"], 2, "generate.instruction"),
         (["generate", "/nowhere", "Hi", "--temperatur", "1"], 2, "Did you mean 'temperature'?"),
+        (["finetune", "--max_length", "512"], 2, "--max_length 512. Here it is 'cutoff_len', see docs/migrating.md."),
         (["merge", "/nowhere", "out"], 1, "/nowhere: is not an adapter folder (no adapter_config.json)."),
         (["diff"], 2, "{make,apply,verify}"),
         (["diff", "apply", "/nowhere", "b", "c"], 1, "/nowhere: has no diff.json. Give the folder that"),

@@ -190,7 +190,7 @@ class FinetuneConfig:
         """
         values = {**(load_recipe(recipe) if recipe else {}), **overrides}
         known = [entry.name for entry in fields(cls)]
-        problems = [f"{key!r} is not a setting.{_ours(str(key), known)}" for key in values if key not in known]
+        problems = [f"{key!r} is not a setting.{called_here(str(key), known)}" for key in values if key not in known]
         problems += [f"{key} is missing." for key in ("data", "output_dir") if key not in values]
         if not problems:
             return cls(**values)
@@ -348,14 +348,14 @@ _ELSEWHERE = {  # names of alpaca-lora, stanford_alpaca and TRL whose nearest wo
     **dict.fromkeys(("max_length", "max_seq_length", "model_max_length"), "cutoff_len"),
     **dict.fromkeys(("micro_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"), "max_tokens"),
     **dict.fromkeys(("packing", "group_by_length", "padding_free"), "layout"),
-    **dict.fromkeys(("resume_from_checkpoint",), "resume"),
     **dict.fromkeys(("bf16", "fp16"), "dtype"),
+    "resume_from_checkpoint": "resume",
 }
 
 
-def _ours(name: str, known: list[str]) -> str:
-    """What the setting is called here."""
-    if name in _ELSEWHERE:
+def called_here(name: str, known: list[str]) -> str:
+    """What an unknown setting is called among the `known`, as a sentence to append, or "" when none is near."""
+    if _ELSEWHERE.get(name) in known:
         return f" Here it is {_ELSEWHERE[name]!r}, see docs/migrating.md."
     return did_you_mean(name, known)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ..config import FinetuneConfig
 from ..training.history import read_history
 from ..training.plots import plot_history
+from .contract import read_run_file
 
 _OUTER = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start; max-width: 60em"
 _CELL = "text-align: left; padding: 0.1em 0.8em 0.1em 0; vertical-align: top"
@@ -19,30 +19,27 @@ _SHOWN_ELSEWHERE = ("output_dir", "data", "sample_instructions", "resume")
 
 
 def run_card(folder: Path) -> str:
-    """Settings, loss curve, metrics and files of a run; of an unfinished one, how far it came."""
-    content, history = _content(folder), read_history(folder)
+    """Settings, loss curve, metrics and folder of a run; of an unfinished one, how far it came."""
+    content, history = read_run_file(folder), read_history(folder)
     if not content:
         return f"<p>{escape(run_line(folder))}</p>"
-    figure = b64encode(plot_history(history).png(dpi=60)).decode()
     tables = [
         _table("Run", {"folder": folder, **_progress(content, history)}),
         _table("Settings", _settings(content["config"])),
         _table("Data", _data(content["data"])),
     ]
-    picture = f'<img alt="loss of the run" src="data:image/png;base64,{figure}">' if history else ""
+    picture = ""
+    if history:
+        figure = b64encode(plot_history(history).png(dpi=60)).decode()
+        picture = f'<img alt="loss of the run" src="data:image/png;base64,{figure}">'
     return f'<div style="{_OUTER}"><div>{"".join(tables)}</div>{picture}</div>'
 
 
 def run_line(folder: Path) -> str:
     """The same in a line of text."""
-    content = _content(folder)
+    content = read_run_file(folder)
     said = _progress(content, read_history(folder)) if content else {"alpaca_lora.json": "not there yet"}
     return f"Run {folder}: " + "; ".join(f"{name}: {value}" for name, value in said.items()) + "."
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    path = folder / "alpaca_lora.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _progress(content: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -89,10 +88,12 @@ class Run:
 
     @property
     def _file(self) -> dict[str, Any]:
-        path = self.output_dir / "alpaca_lora.json"
-        if not path.exists():
+        from ..adapters.contract import read_run_file
+
+        content = read_run_file(self.output_dir)
+        if content is None:
             raise ConfigError(f"{self.output_dir}: holds no run (no alpaca_lora.json).")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return content
 
     @cached_property
     def _model(self) -> LocalModel:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, NoReturn
 
-from ..config import FinetuneConfig, recipe_names, recipe_path
-from ..errors import AlpacaLoraError, RunInterrupted, did_you_mean
+from ..config import FinetuneConfig, called_here, recipe_names, recipe_path
+from ..errors import AlpacaLoraError, RunInterrupted
 from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
 from .answers import chat, generate, serve
 from .judging import answer, compare
@@ -123,7 +123,7 @@ def _parser() -> Any:
             unknown = re.match(r"unrecognized arguments: --([\w-]+)|.* does not accept option '([^']+)'", message)
             parser = getattr(ex, "subcommand_parser", None) or self
             known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
-            near = did_you_mean(unknown[1] or unknown[2], known) if unknown else ""
+            near = called_here(unknown[1] or unknown[2], known) if unknown else ""
             super().error(message + ("." + near if near else ""), ex)
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
