@@ -17,6 +17,7 @@ workspaces, what an allocator loses; `ROOM` leaves room for those.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from ..config import FinetuneConfig
 from ..models.geometry import DTYPE_BYTES, Dtype, Geometry, StateBytes
 from .cards import GIB
 
-LOGIT_ROWS = 256  # training/loss.py: rows of logits that exist at a time
+LOGIT_ROWS = 512  # training/loss.py: most rows of logits that exist at a time
 FILE_BYTES = 2 * 10**9  # training/sharding.py: of the model's files, each of which is put together on the host
 CUDA_BYTES, ROOM = GIB, 0.1  # CUDA itself; what the allocator loses, of all that comes and goes
 
@@ -180,13 +181,13 @@ class MemoryModel:
         rows = self._rows_of_logits(batch)
         if not self._full:
             return rows + hidden
-        chunk = (4 + 2 * narrow) * min(LOGIT_ROWS, batch.predicted) * shape.vocab_size
+        chunk = (4 + 2 * narrow) * _chunk_rows(batch) * shape.vocab_size
         chunk += (width + 4 * narrow) * shape.head_parameters
         return 4 * shape.head_parameters + max(rows, chunk) + hidden + self._head_copy
 
     def _rows_of_logits(self, batch: MicroBatch) -> float:
         """A chunk's logits and log-softmax, in float32."""
-        return 8.0 * min(LOGIT_ROWS, batch.predicted) * self.shape.vocab_size
+        return 8.0 * _chunk_rows(batch) * self.shape.vocab_size
 
     def _kept(self, batch: MicroBatch, at_loss: bool) -> float:
         """Activations at the loss, or in the last layer's backward pass: with checkpointing, that layer's are there
@@ -238,3 +239,8 @@ class MemoryModel:
     @property
     def _everywhere(self) -> bool:
         return self.config.lora_target_modules == "all-linear"
+
+
+def _chunk_rows(batch: MicroBatch) -> int:
+    """Rows of the largest chunk of logits: chunks are even."""
+    return math.ceil(batch.predicted / max(math.ceil(batch.predicted / LOGIT_ROWS), 1))

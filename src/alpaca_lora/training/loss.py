@@ -12,11 +12,13 @@ Memory is CHUNK * V floats whatever M is. The same idea, as a CUDA kernel: Liger
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-CHUNK = 256  # rows of logits that exist at a time
+CHUNK = 512  # most rows of logits that exist at a time
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -30,8 +32,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.weight_dtype = weight_VH.dtype
         weight_VH = weight_VH.to(hidden_MH.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden_MH.device)
-        for start in range(0, len(targets_M), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for rows in _chunks(len(targets_M)):
             hidden, targets = hidden_MH[rows], targets_M[rows, None]
             log_probs = torch.log_softmax((hidden @ weight_VH.T).float(), dim=-1)
             total -= log_probs.gather(1, targets).sum()
@@ -55,6 +56,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = saved.pop(0) * upstream if ctx.needs_input_grad[0] else None
         grad_weight = (saved.pop(0) * upstream).to(ctx.weight_dtype) if ctx.needs_input_grad[1] else None
         return grad_hidden, grad_weight, None
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    """Even ones: a last chunk of few rows would read all of the head for little."""
+    pieces = math.ceil(count / CHUNK)
+    for piece in range(pieces):
+        yield slice(count * piece // pieces, count * (piece + 1) // pieces)
 
 
 def linear_cross_entropy(hidden_MH: torch.Tensor, weight_VH: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
