@@ -322,6 +322,15 @@ def test_a_recipe_is_printed_as_it_is(capsys, tmp_path):
     assert yaml.safe_load(run(capsys, "finetune", "--config", tmp_path / "mine.yaml", "--print_config")[1])["fsdp"]
 
 
+def test_a_reader_that_has_gone_is_no_mistake():
+    """`alpaca-lora recipes | head -3`, at its worst: nobody reads at all."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as pipe:
+        ended = subprocess.run([sys.executable, "-m", "alpaca_lora", "recipes"], stdout=pipe, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
 def test_an_unknown_recipe_is_not_printed(capsys):
     code, out, err = run(capsys, "recipes", "alpaca-7")
     assert (code, out) == (1, "")

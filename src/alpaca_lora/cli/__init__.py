@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -93,6 +94,10 @@ def main(argv: list[str] | None = None) -> None:
             finetune(FinetuneConfig(**values))
         else:
             _COMMANDS[command][0](**values)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of what is printed has gone: `alpaca-lora recipes | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        sys.exit(128 + signal.SIGPIPE)
     except RunInterrupted as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"{PROG}: {error}", file=sys.stderr)

@@ -147,7 +147,8 @@ class Placement:
         """The best device here, and a dtype it is good at.
 
         CUDA with bfloat16 units (compute capability 8.0 and up) gets bfloat16. Everything else gets float32: float16
-        needs loss scaling and has produced zero and NaN losses, and bfloat16 on a CPU is slower than float32.
+        needs loss scaling and has produced zero and NaN losses, and bfloat16 is slower on a CPU that has no units for it
+        (Intel's AMX is one).
 
         Args:
             dtype: "auto", "float32" or "bfloat16".
