@@ -147,8 +147,7 @@ class Placement:
         """The best device here, and a dtype it is good at.
 
         CUDA with bfloat16 units (compute capability 8.0 and up) gets bfloat16. Everything else gets float32: float16
-        needs loss scaling and has produced zero and NaN losses, and bfloat16 is slower on a CPU that has no units for it
-        (Intel's AMX is one).
+        needs loss scaling and has produced zero and NaN losses, and bfloat16 was no faster on the CPUs tried.
 
         Args:
             dtype: "auto", "float32" or "bfloat16".
