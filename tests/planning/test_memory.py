@@ -18,7 +18,8 @@ from alpaca_lora.models.attention import IMPLEMENTATION
 from alpaca_lora.models.geometry import SHAPES, Geometry
 from alpaca_lora.models.load import checkpoint_activations
 from alpaca_lora.models.lora import add_lora
-from alpaca_lora.planning.memory import GIB, MemoryModel, MicroBatch
+from alpaca_lora.planning.memory import GIB, MemoryModel, MicroBatch, _chunk_rows
+from alpaca_lora.training import loss
 from alpaca_lora.training.trainer import pack_loss
 
 LLAMA = SHAPES["llama-7b"]
@@ -147,3 +148,9 @@ def highest(work):
         live += event.nbytes()
         most = max(most, live)
     return most
+
+
+@pytest.mark.parametrize("predicted", [0, 1, 511, 512, 513, 803, 1024, 1025, 5000])
+def test_logits_are_counted_in_the_chunks_that_the_loss_makes(predicted):
+    made = max((rows.stop - rows.start for rows in loss._chunks(predicted)), default=0)
+    assert _chunk_rows(MicroBatch(predicted, predicted, 0, predicted)) == made
