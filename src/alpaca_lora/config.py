@@ -160,7 +160,7 @@ class FinetuneConfig:
     """Seeds the split, the order of records, LoRA's initial values and dropout."""
 
     report_to: list[str] | str = "none"
-    """Experiment trackers of transformers, e.g. `tensorboard` or `wandb`."""
+    """Experiment trackers of transformers, e.g. `tensorboard`, `wandb,mlflow`, or `all` that are installed."""
 
     sample_instructions: list[str] = field(default_factory=list)
     """Instructions answered before and after training, to see what changed."""

@@ -138,16 +138,21 @@ def _finetune(config: FinetuneConfig) -> Run:
     from ..training.checkpoint import full_disk_explained
     from ..training.identity import check_identity, fingerprint_of, identity_of
     from ..training.model import check_abilities, trainable_model
-    from ..training.prepare import all_of, claim_output_dir, prepare
+    from ..training.prepare import all_of, check_output_dir, make_output_dir, prepare
     from ..training.run import plan_training, train
     from ..training.sharding import check_can_shard, from_first_rank
     from ..training.start import print_start
+    from ..training.trackers import check_trackers
 
     check_abilities(config)
     config, parent = continue_from(config) if config.adapter else (config, None)
-    _, placement, (output_dir, before) = all_of(
-        lambda: check_can_shard(config), lambda: Placement.choose(config.dtype), lambda: claim_output_dir(config)
+    _, _, placement, before = all_of(
+        lambda: check_can_shard(config),
+        lambda: check_trackers(config.report_to),
+        lambda: Placement.choose(config.dtype),
+        lambda: check_output_dir(config),
     )
+    output_dir = make_output_dir(config)
     main = processes().is_main_process
     base = resolve_base(config.base_model)
     data = prepare(config, base, parent.encoder(config, base) if parent else None)

@@ -127,11 +127,11 @@ def _disk_problems(config: FinetuneConfig, model_config: Any) -> Iterator[str]:
         )
 
 
-def claim_output_dir(config: FinetuneConfig) -> tuple[Path, dict[str, Any] | None]:
-    """The run's folder, checked to be writable and not another run's, and what its run file says, where it continues.
+def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:
+    """What the folder's run file says where the run continues, else None; makes nothing.
 
     Raises:
-        ConfigError: it is a file, cannot be written, holds something else, or `resume` finds another run.
+        ConfigError: it is a file, holds something else, or `resume` finds another run.
     """
     folder = Path(config.output_dir)
     if folder.exists() and not folder.is_dir():
@@ -150,12 +150,21 @@ def claim_output_dir(config: FinetuneConfig) -> tuple[Path, dict[str, Any] | Non
         else:
             advice = "holds another run. Name a new folder, or continue that run with --resume auto (resume='auto')."
         raise ConfigError(f"output_dir: {folder} {advice}")
+    return before
+
+
+def make_output_dir(config: FinetuneConfig) -> Path:
+    """The run's folder, made where it is missing; ConfigError where it cannot be written.
+
+    Comes after all other checks of the settings: what is refused leaves no folder behind.
+    """
+    folder = Path(config.output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror}.") from error
-    return folder, before
+    return folder
 
 
 def _read_run_file(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, P
 from .checkpoint import Checkpoints, newest_valid
 from .interrupt import StopOnSignal
 from .sharding import from_first_rank, shard_settings, sum_in_float32
+from .trackers import tracker_names
 from .trainer import AlpacaTrainer
 
 OPTIMIZERS: dict[str, dict[str, str]] = {  # ours -> transformers'
@@ -155,7 +156,7 @@ def _arguments(
         save_strategy="steps",
         save_steps=config.save_steps,
         seed=config.seed,
-        report_to=config.report_to,
+        report_to=tracker_names(config.report_to),
         label_names=["targets"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
