@@ -205,6 +205,19 @@ class FinetuneConfig:
         """Plain values, as the run's alpaca_lora.json stores them; data that is not a path is named by its type."""
         return {**self.__dict__, "data": self.data_name}
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the run."""
+        return self.max_steps or math.ceil(self.num_epochs * steps_per_epoch)
+
+    def warmup_count(self, total_steps: int) -> int:
+        """Optimizer steps of warm-up: at step k of them, counted from 0, the rate is k / their number of its peak."""
+        if self.lr_scheduler == "constant":
+            return 0
+        if self.warmup_steps >= 1:
+            return int(self.warmup_steps)
+        # A fraction is rounded up, as transformers does, but a step is left at the full rate.
+        return min(math.ceil(self.warmup_steps * total_steps), total_steps - 1)
+
     @property
     def data_name(self) -> str:
         """The data's path or hub id, or the type of an object handed over in Python."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from ..config import FinetuneConfig, load_recipe
@@ -77,13 +76,13 @@ def _counted(config: FinetuneConfig) -> Count:
         planner = Planner(prepared.train, changed.layout, tokens, ranks, multiple)
         steps = StepDataset(planner, changed.batch_size, changed.seed, 1)
         packs = [MicroBatch(*count_pack(steps[index]["pack"])) for index in range(len(steps))]
-        total = changed.max_steps or math.ceil(changed.num_epochs * steps.steps_per_epoch)
+        total = changed.total_steps(steps.steps_per_epoch)
         epochs = total / steps.steps_per_epoch
         sums = (sum(values) * epochs for values in list(zip(*packs, strict=True))[:3])
         most, predicted, pairs = sums
         largest = (max(packs), max(packs, key=lambda pack: pack.predicted))
         alone = steps.packs_per_step == ranks
         source = f"{len(prepared.train):,} examples of {config.data_name} in the layout {changed.layout}"
-        return Work(total, most, pairs, predicted, largest, alone, source)
+        return Work(total, most, pairs, predicted, largest, alone, source, steps.steps_per_epoch)
 
     return count

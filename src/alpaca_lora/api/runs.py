@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -135,6 +136,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     from ..inference.local import LocalModel
     from ..models.fingerprint import fingerprint
     from ..models.load import Placement, processes, resolve_base
+    from ..planning.schedule import check_schedule
     from ..training.checkpoint import full_disk_explained
     from ..training.identity import check_identity, fingerprint_of, identity_of
     from ..training.model import check_abilities, trainable_model
@@ -174,6 +176,10 @@ def _finetune(config: FinetuneConfig) -> Run:
         if before["finished"]:
             processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
             return Run(output_dir)
+    said = check_schedule(config, steps.steps_per_epoch, data.validation is not None)
+    if main:
+        for sentence in said:
+            warnings.warn(sentence, stacklevel=3)  # the line that called finetune
     set_seed(config.seed)
     model = trainable_model(config, base, placement, partial(parent.put_on, config=config) if parent else None)
     print_start(config, model, placement, data, steps)

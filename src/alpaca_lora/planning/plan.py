@@ -15,6 +15,7 @@ from ..models.geometry import SHAPES, Geometry
 from .budget import auto_tokens
 from .cards import GIB, Card
 from .memory import CUDA_BYTES, Memory, MemoryModel, MicroBatch
+from .schedule import remarks
 from .time import ALPACA, UTILISATION, Work
 
 Count = Callable[[FinetuneConfig, int, int], Work]  # settings, most tokens of a micro-batch, ranks
@@ -179,6 +180,7 @@ class Plan:
             f"Time: {_hours(self.seconds)} for {self.work.steps:,} steps and {self.work.tokens:,.0f} tokens, at "
             f"{self.utilisation:.0%} of {card.tflops:g} TFLOP/s ({assumed}). Counted: {self.work.source}.",
         ]
+        lines += remarks(config, self.work.steps_per_epoch, config.val_set_size > 0)
         if config.fsdp and self.gpus == 1:
             lines.append("fsdp needs two or more GPUs: a run on one refuses it. Give gpus, or fsdp=false.")
         if self.cost is not None:

@@ -36,6 +36,7 @@ class Work(NamedTuple):
     """Every step is one micro-batch on each GPU."""
     source: str
     """Where the counts come from."""
+    steps_per_epoch: int
 
     def seconds(self, config: FinetuneConfig, shape: Geometry, card: Card, gpus: int, utilisation: float) -> float:
         """Of training; evaluations, saving and starting come on top."""
@@ -57,7 +58,8 @@ def like_alpaca(config: FinetuneConfig, tokens: int, ranks: int) -> Work:
         ranks: GPUs.
     """
     a_step = config.batch_size * ALPACA_TOKENS
-    steps = config.max_steps or math.ceil(ALPACA_EXAMPLES // config.batch_size * config.num_epochs)
+    steps_per_epoch = ALPACA_EXAMPLES // config.batch_size
+    steps = config.total_steps(steps_per_epoch)
     per_rank = math.ceil(a_step / tokens / ranks)
     held = max(min(tokens, math.ceil(a_step / ranks / per_rank)), config.cutoff_len)
     if per_rank > 1:
@@ -66,4 +68,6 @@ def like_alpaca(config: FinetuneConfig, tokens: int, ranks: int) -> Work:
     largest = MicroBatch(held, math.ceil(ALPACA_PREDICTED * held), seen * held, min(held, config.cutoff_len))
     total = float(steps * a_step)
     source = f"Alpaca's {ALPACA_EXAMPLES:,} examples of {ALPACA_TOKENS} tokens, an estimate; give data for its own"
-    return Work(steps, total, total * seen, total * ALPACA_PREDICTED, (largest,), per_rank == 1, source)
+    return Work(
+        steps, total, total * seen, total * ALPACA_PREDICTED, (largest,), per_rank == 1, source, steps_per_epoch
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import warnings
 from contextlib import suppress
@@ -123,17 +122,9 @@ def plan_training(
     return StepDataset(planner, config.batch_size, config.seed, epochs)
 
 
-def _total_steps(config: FinetuneConfig, steps: StepDataset) -> int:
-    return config.max_steps or math.ceil(config.num_epochs * steps.steps_per_epoch)
-
-
 def _arguments(
     config: FinetuneConfig, steps: StepDataset, dtype: torch.dtype, has_validation: bool, from_start: bool
 ) -> TrainingArguments:
-    warmup_steps = int(config.warmup_steps)
-    if config.warmup_steps < 1:  # a fraction: rounded up, as transformers does, but a step is left at the full rate
-        total = _total_steps(config, steps)
-        warmup_steps = min(math.ceil(config.warmup_steps * total), total - 1)
     made = TrainingArguments(
         output_dir=str(Path(config.output_dir) / "checkpoints"),
         per_device_train_batch_size=1,  # one pack
@@ -143,7 +134,7 @@ def _arguments(
         max_steps=config.max_steps or -1,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=warmup_steps,
+        warmup_steps=config.warmup_count(config.total_steps(steps.steps_per_epoch)),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         bf16=dtype == torch.bfloat16,

@@ -1,4 +1,4 @@
-"""Experiment trackers: which are asked for, and whether each could start here; asked before anything is loaded or made."""
+"""Experiment trackers: which are asked for, and whether each could start, asked before anything is loaded or made."""
 
 from __future__ import annotations
 
