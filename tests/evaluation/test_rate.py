@@ -72,7 +72,7 @@ def opened(browser, url, name, seen=None, **window):
     """The page of one rater who has given a name; `seen` gets all that the network brought."""
     context = browser.new_context(**window)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     asked, complaints, responses = [], [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))

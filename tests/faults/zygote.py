@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -20,7 +21,7 @@ def faulty(argv: list[str]) -> list[str]:
     """Take the faults off the arguments and build them in; returns the rest."""
     while argv[0].startswith("--"):
         fault, value, *argv = argv
-        {"--nan_at": nan_at, "--oom_above": oom_above}[fault](int(value))
+        {"--nan_at": nan_at, "--oom_above": oom_above, "--held_at": held_at}[fault](int(value))
     return argv
 
 
@@ -54,6 +55,20 @@ def oom_above(tokens: int) -> None:
         return loss, outputs
 
     trainer.pack_loss = pack_loss  # type: ignore[assignment]
+
+
+def held_at(step: int) -> None:
+    """Step `step` (from 1) waits for a signal to stop, so that none comes too late, however fast the machine is."""
+    from alpaca_lora.training.interrupt import StopOnSignal
+
+    plain = StopOnSignal.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> Any:
+        while state.global_step == step and not self.received:
+            time.sleep(0.01)
+        return plain(self, args, state, *rest, **kwargs)
+
+    StopOnSignal.on_step_end = on_step_end  # type: ignore[method-assign]
 
 
 def serve() -> None:

@@ -46,7 +46,7 @@ def serving(model, *, token=None, moderation=None, **limits):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -66,7 +66,7 @@ def opened(browser, port, path="/"):
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.goto(own.removesuffix("/") + path)
     page.wait_for_selector("#ask")
     yield page
@@ -100,7 +100,7 @@ def growing(page):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -23,7 +23,7 @@ def kernel(tmp_path, cache):
     manager.start_kernel(cwd=str(tmp_path))
     client = manager.blocking_client()
     client.start_channels()
-    client.wait_for_ready(timeout=60)
+    client.wait_for_ready(timeout=120)
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
