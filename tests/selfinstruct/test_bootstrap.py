@@ -38,7 +38,7 @@ def short_waits(monkeypatch):
 
 
 def write(server, out, **settings):
-    values = {"model": "m", "key": "sk-secret-1", "timeout_seconds": 0.5, "concurrency": 4, "num_records": 60}
+    values = {"model": "m", "key": "sk-secret-1", "timeout_seconds": 2.0, "concurrency": 4, "num_records": 60}
     return self_instruct(out, base_url=server.url, **{**values, **settings})
 
 
