@@ -56,13 +56,14 @@ def check_pairing(tokenizer: Any, config: Any) -> None:
     Raises:
         ModelError: the model has no row for EOS, so that no answer could end.
     """
+    rows = getattr(config, "vocab_size", None)
     for name in ("eos_token_id", "bos_token_id"):
         ours, theirs = getattr(tokenizer, name), getattr(config, name, None)
         allowed = theirs if isinstance(theirs, list) else [theirs]
-        if name == "eos_token_id" and ours is not None and ours >= config.vocab_size:
+        if name == "eos_token_id" and ours is not None and rows is not None and ours >= rows:
             known = [f"{tokenizer.convert_ids_to_tokens(id)!r} (id {id})" for id in allowed if id is not None]
             raise ModelError(
-                f"eos_token: {tokenizer.eos_token!r} has id {ours}, and the model knows {config.vocab_size} ids only: "
+                f"eos_token: {tokenizer.eos_token!r} has id {ours}, and the model knows {rows} ids only: "
                 "it was added to the tokenizer, not to the model. Set eos_token in tokenizer_config.json to a token "
                 f"of the model{', by its config ' + ' or '.join(known) if known else ''}."
             )
@@ -73,8 +74,10 @@ def check_pairing(tokenizer: Any, config: Any) -> None:
                 stacklevel=2,
             )
     bos = tokenizer.bos_token_id
+    if bos is None or bos != getattr(config, "bos_token_id", None):
+        return
     sentencepiece = tokenizer.convert_tokens_to_ids("<0x0A>") not in (None, tokenizer.unk_token_id)
-    if sentencepiece and bos is not None and bos == config.bos_token_id and bos not in tokenizer("x").input_ids:
+    if sentencepiece and bos not in tokenizer("x").input_ids:
         warnings.warn(
             f"bos_token: {tokenizer.bos_token!r} is not put in front of prompts (add_bos_token is false). Most models "
             "with a SentencePiece vocabulary were trained with it, and answer worse without. Set add_bos_token to true "
