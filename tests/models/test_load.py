@@ -201,8 +201,8 @@ def test_dtype_is_chosen_by_what_the_device_is_good_at():
             Placement.choose("bfloat16")
 
 
-def test_disagreeing_special_ids_warn():
-    tokenizer = SimpleNamespace(eos_token_id=2, bos_token_id=1)
+def test_disagreeing_special_ids_warn(sentencepiece_tokenizer):
+    tokenizer = sentencepiece_tokenizer  # EOS is 2, BOS 1
     with pytest.warns(UserWarning, match="eos_token_id: the tokenizer says 2, the model's config 0"):
         check_pairing(tokenizer, SimpleNamespace(eos_token_id=0, bos_token_id=1))
     with pytest.warns(UserWarning, match="bos_token_id: the tokenizer says 1, the model's config 0"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
 from .quantization import keep_trainable, quantization
+from .tokenizer import cannot_load
+from .tokenizer import check_pairing as check_pairing
+from .tokenizer import load_tokenizer as load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -47,20 +49,6 @@ def resolve_base(base_model: str) -> str:
     return str(path)
 
 
-def load_tokenizer(base_model: str) -> Any:
-    """The tokenizer of a resolved base model.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(base_model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(_cannot_load("tokenizer", base_model, error)) from error
-
-
 def load_config(base_model: str) -> Any:
     """The transformers config of a resolved base model; loads no weights."""
     from transformers import AutoConfig
@@ -68,7 +56,7 @@ def load_config(base_model: str) -> Any:
     try:
         return AutoConfig.from_pretrained(base_model, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(_cannot_load("config", base_model, error)) from error
+        raise ModelError(cannot_load("config", base_model, error)) from error
 
 
 def load_model(base_model: str, placement: Placement, bits: int | None = None) -> Any:
@@ -103,7 +91,7 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
             **quantized,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(_cannot_load("model", base_model, error)) from error
+        raise ModelError(cannot_load("model", base_model, error)) from error
     lacking = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lacking:  # transformers has filled them with random values
         raise ModelError(
@@ -197,23 +185,6 @@ def nodes() -> int:
     return int(reduce(first_there, "sum"))
 
 
-def check_pairing(tokenizer: Any, config: Any) -> None:
-    """Warn where tokenizer and model config disagree about EOS or BOS, as old LLaMA conversions do.
-
-    Training and generation here use the tokenizer's ids, so the two agree with each other in any case; other runtimes
-    may read the config's.
-    """
-    for name in ("eos_token_id", "bos_token_id"):
-        ours, theirs = getattr(tokenizer, name), getattr(config, name, None)
-        allowed = theirs if isinstance(theirs, list) else [theirs]
-        if ours is not None and theirs is not None and ours not in allowed:
-            warnings.warn(
-                f"{name}: the tokenizer says {ours}, the model's config {theirs}. The tokenizer's is used; "
-                "check that tokenizer and model belong together.",
-                stacklevel=2,
-            )
-
-
 def _check_weight_files(folder: Path) -> None:
     """Refuse pickles, and weight files outside the folder: transformers opens whatever `weight_map` names (its issue
     47176). Names decide, not what links point to: the hub's cache keeps the bytes elsewhere."""
@@ -234,17 +205,3 @@ def _check_weight_files(folder: Path) -> None:
     for name, path in zip(names, paths, strict=True):
         if not Path(path).is_relative_to(os.path.normpath(folder)):
             raise ModelError(f"{index}: names {name!r}, which lies outside the model's folder; refused.")
-
-
-def _cannot_load(what: str, base_model: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error):
-        return (
-            f"base_model: {base_model!r} comes with code of its own, which is never run here. Name a model that "
-            "transformers knows, such as a LLaMA."
-        )
-    found = "" if Path(base_model).exists() else " (no such folder here, so it was taken for a hub id)"
-    return (
-        f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "
-        "Give a folder with safetensors weights, a hub id you can reach, or 'demo'."
-    )
