@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import unicodedata
 
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
@@ -75,11 +76,9 @@ def test_the_nearest_of_many_is_the_best_and_of_equals_the_first():
         "",
         "...",
         "a_b c-d\te\nf",
-        "cafe\u0301 5 µm \u212aelvin đường ﬁne",
-        "ÄRGER: naïve? No!",
-        "x² of 5 ½",
         "“quoted” — text…",
         "❤️ me 1️⃣",
+        "WORDS_of 1990's—and…",
     ],
 )
 def test_words_are_those_of_rouge_score(text):
@@ -96,10 +95,63 @@ def test_words_are_those_of_rouge_score(text):
         ("한국어 시", ["한국어", "시"]),
         ("αβγ42", ["αβγ42"]),
         ("สวัสดี", list("สวัสดี")),
+        ("Tôi bán cá.", ["tôi", "bán", "cá"]),
+        ("naïve_ÄRGER", ["naïve", "ärger"]),
+        ("שָׁלוֹם עולם", ["שָׁלוֹם", "עולם"]),
+        ("كَتَبَ الدرس", ["كَتَبَ", "الدرس"]),
+        ("ラーメン二〇", ["ラ", "ー", "メ", "ン", "二", "〇"]),
+        ("ភាសា", list("ភាសា")),
+        ("it´s 5 ½", ["it", "s", "5", "1", "2"]),
     ],
 )
 def test_words_of_other_alphabets(text, expected):
     assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tôi bán cá ở chợ", "Tôi bạn ca ở chờ"),  # Vietnamese tones
+        ("vì sao má bán mạ", "vì sao ma bàn má"),
+        ("peut-être l'élève a péché", "peut-être l'élevé a pêche"),
+        ("कल मैं घर जाऊंगा", "काल में घर जाऊंगी"),  # Devanagari vowel signs
+        ("Жил да был кот", "Жил да был кит"),
+        ("ป่า", "ปา"),  # a Thai tone mark
+    ],
+)
+def test_sentences_that_differ_in_meaning_are_not_word_for_word_the_same(one, other):
+    assert words(one) != words(other)
+    index = SimilarityIndex(1.0)
+    index.add(one)
+    assert index.nearest(other) is None
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize(
+    "text", ["Tôi bán cá ở chợ", "ÄRGER naïve", "한국어 시", "ガギグ パ", "हिन्दी क़लम", "שָׁלוֹם", "ΐ Ϊ́"]
+)
+def test_spellings_of_one_text_have_the_same_words(text, form):
+    expected = words(unicodedata.normalize("NFC", text))
+    assert len(expected) > 0
+    assert words(unicodedata.normalize(form, text)) == expected
+    assert words(unicodedata.normalize(form, text).swapcase()) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ｗｒｉｔｅ　ａ　ｐｏｅｍ　４２", "write a poem 42"),  # full width
+        ("ｶﾞｷﾞ", "ガギ"),  # half width
+        ("ﬁne Straße", "fine STRASSE"),
+        ("co\u00adoperate", "cooperate"),  # a soft hyphen
+        ("می\u200cخواهم", "میخواهم"),  # a joiner
+        ("محـــمد", "محمد"),  # tatweel
+        ("ﻣﺤﻤﺪ", "محمد"),  # presentation forms
+        ("x² ①", "x2 1"),
+    ],
+)
+def test_what_is_only_drawn_differently_is_the_same_word(one, other):
+    assert words(one) == words(other) != []
 
 
 def test_texts_of_other_scripts_are_compared():

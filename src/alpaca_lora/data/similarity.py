@@ -3,8 +3,8 @@
     F1 = 2PR / (P + R),   P = LCS / words of one text,   R = LCS / words of the other     (Lin 2004)
 
 LCS is the longest common subsequence of words. In: texts; out: the nearest entry whose F1 reaches the threshold, or
-nothing. The decision is exact: that of the package `rouge_score` (default tokenizer, no stemming), to the last bit of
-its arithmetic, for texts in Latin letters. Nothing is sampled or hashed.
+nothing. The decision is exact: for ASCII text that of the package `rouge_score` (default tokenizer, no stemming), to
+the last bit of its arithmetic; `words` says how other texts are taken apart. Nothing is sampled or hashed.
 
 How it is fast: every distinct word is one code point, so that a text is a short string and rapidfuzz computes the LCS
 64 words at a time; entries lie in buckets by length, and lengths that cannot reach the threshold are never visited
@@ -17,47 +17,46 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from functools import lru_cache
 from typing import Any
+
+import regex
 
 from ..errors import ConfigError, DataError, MissingDependencyError
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 # Scripts written without spaces between words: each character is a word.
-_UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
-_FIRST_OTHER = "\u0370"  # below are ASCII, accented Latin letters, and the marks that make such letters
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{scx=Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(
+    rf"[[{_UNSPACED}]&&[\p{{L}}\p{{Mn}}\p{{Mc}}\p{{N}}]]"
+    rf"|(?:[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{Mn}}\p{{Mc}}]--[{_UNSPACED}]]*)+",
+    regex.VERSION1,
+)
+# What changes how a text is drawn, not what it says: joiners, soft hyphens, variation selectors, Arabic's tatweel.
+_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\N{ARABIC TATWEEL}]+")
 _UNKNOWN = "\0"  # a word that no entry has
 _SURROGATES = range(0xD800, 0xE000)  # code points that are no characters
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, lower-case: runs of letters and digits, for Latin letters exactly those of `rouge_score`.
+    """The words of a text: runs of letters and digits with their marks, lower-case.
 
-    So an accented Latin letter separates words, as a space does. Of other alphabets, which `rouge_score` drops, letters
-    and vowel signs make words; in scripts without spaces, as Chinese, Japanese and Thai, each character is a word.
+    Of ASCII text they are those of `rouge_score`. That drops every other character, so that sentences which differ only
+    in accents or in another alphabet would be the same; here letters, vowel signs and tone marks of all scripts count.
+    In scripts without spaces, as Chinese, Japanese and Thai, each character is a word. Spellings of one text are
+    one: composed or not, full width or not, upper or lower case (Unicode NFKC and case folding).
 
     Example:
         >>> words("Don't panic: 42 cafés!")
-        ['don', 't', 'panic', '42', 'caf', 's']
+        ['don', 't', 'panic', '42', 'cafés']
         >>> words("Привет, 你好")
         ['привет', '你', '好']
+        >>> words("Ｃａｆｅ\u0301") == words("café")
+        True
     """
-    text = text.lower()
     if text.isascii():
-        return _ASCII_WORD.findall(text)
-    return "".join(map(_piece, text)).split()
-
-
-@lru_cache(maxsize=2**16)
-def _piece(character: str) -> str:
-    """What a lower-case character adds to the text of which the words are split at spaces."""
-    if character < _FIRST_OTHER:
-        return character if _ASCII_WORD.fullmatch(character) else " "
-    name, category = unicodedata.name(character, ""), unicodedata.category(character)
-    # A variation selector is a mark by category, but one of emoji, not of letters.
-    if name.startswith(("LATIN ", "VARIATION SELECTOR")) or (category[0] != "L" and category not in ("Nd", "Mn", "Mc")):
-        return " "
-    return f" {character} " if name.startswith(_UNSPACED) else character
+        return _ASCII_WORD.findall(text.lower())
+    folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+    return _WORD.findall(unicodedata.normalize("NFKC", folded))
 
 
 def rouge_l(common: int, length: int, other: int) -> float:
