@@ -90,9 +90,41 @@ def test_print_config_is_a_config(capsys, tmp_path):
     assert (code, again) == (0, out)
 
 
-def test_options_before_a_config_lose_and_after_it_win(capsys):
-    arguments = ["finetune", "--seed", 1, "--config", "quickstart", "--seed", 2, "--print_config"]
-    assert yaml.safe_load(run(capsys, *arguments)[1])["seed"] == 2
+def test_options_win_over_files_wherever_they_stand_and_later_files_over_earlier(capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("lora_r: 6\nbatch_size: 3\n", encoding="utf-8")
+    arguments = ["--batch_size", 2, "--config", "quickstart", "--recipe", tmp_path / "mine.yaml", "--print_config"]
+    values = yaml.safe_load(run(capsys, "finetune", *arguments)[1])
+    assert (values["batch_size"], values["lora_r"], values["base_model"]) == (2, 6, "demo")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--seed", "1", "--seed=2"], "--seed is given 2 times, as '1' and '2', and takes one value. Leave one."),
+        (["--lora-r", "1", "--recipe", "quickstart", "--lora_r", "2"], "--lora_r is given 2 times, as '1' and '2'"),
+        (["--fsdp", "--fsdp", "false"], "--fsdp is given 2 times, as 'true' and 'false'"),
+        (["--columns", "output=a", "--columns.output=b"], "--columns: output is given twice, as 'a' and as 'b'."),
+        (["--output_dir", "--seed", "1"], "--output_dir has no value: --seed follows. Give a name or a path."),
+        (["--output_dir", ""], "--output_dir is empty. Give a name or a path, or leave the option out."),
+        (["--columns", "question"], "--columns: 'question' has no '='. Give pairs such as instruction=question,"),
+        (["--max_steps", "lots"], "max_steps: 'lots' must be a whole number."),
+        (["--max_tokens", "big"], "max_tokens: 'big' must be a whole number or auto."),
+        (["--val_set_size", "5%"], "val_set_size: '5%' must be a number."),
+    ],
+)
+def test_what_could_only_be_read_by_dropping_a_word_is_an_error(capsys, words, says):
+    code, out, err = run(capsys, "finetune", *words, "--print_config")
+    assert (code, out) == (2, "")
+    assert f"error: {says}" in err and "Traceback" not in err
+
+
+def test_an_option_given_twice_is_an_error_of_every_command(capsys):
+    for words in (
+        ["generate", "m", "Hi", "--seed", "1", "--seed", "2"],
+        ["diff", "verify", "d", "--base_model", "a", "--base_model", "b"],
+    ):
+        assert run(capsys, *words)[0] == 2
+    assert "--fix is given 2 times, as 'a' and 'b'" in run(capsys, "lint", "d", "--fix", "a", "--fix", "b")[2]
 
 
 def test_lists_on_the_command_line(capsys):
@@ -100,6 +132,24 @@ def test_lists_on_the_command_line(capsys):
     values = yaml.safe_load(run(capsys, "finetune", "--recipe", "quickstart", *targets, "--print_config")[1])
     assert values["lora_target_modules"] == ["q_proj", "o_proj"]
     assert values["columns"] == {"output": "answer"}
+
+
+def test_lists_mappings_and_switches_as_a_shell_has_them(capsys):
+    words = ["--lora-target-modules", "q_proj,v_proj", "--lora_target_modules=o_proj", "--report_to", "wandb,mlflow"]
+    words += ["--columns", "instruction=ask, please,output=answer", "--columns", "input=more", "--max_steps", "none"]
+    words += ["--sample_instructions", "Write, in short, a haiku", "--sample_instructions", "[\x7f \N{LLAMA}"]
+    words += ["--use_dora", "yes", "--no-fsdp", "--output_dir", "-x", "--learning_rate", "-1e-4", "--data", "2024"]
+    values = yaml.safe_load(run(capsys, "finetune", "--recipe", "quickstart", *words, "--print_config")[1])
+    assert values["lora_target_modules"] == ["q_proj", "v_proj", "o_proj"]
+    assert values["report_to"] == ["wandb", "mlflow"]
+    assert values["columns"] == {"instruction": "ask, please", "output": "answer", "input": "more"}
+    assert values["sample_instructions"] == ["Write, in short, a haiku", "[\x7f \N{LLAMA}"]
+    assert (values["use_dora"], values["fsdp"], values["max_steps"]) == (True, False, None)
+    assert (values["output_dir"], values["learning_rate"]) == ("-x", -1e-4)
+    values = yaml.safe_load(
+        run(capsys, "finetune", "--report_to", "wandb", "--sample_instructions", "a, b", "--print_config")[1]
+    )
+    assert (values["report_to"], values["sample_instructions"]) == ("wandb", ["a, b"])
 
 
 def test_a_wrong_option_names_the_nearest(capsys):
@@ -121,8 +171,8 @@ def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):
         ("batch_size", "2.5", "batch_size"),
         ("lora_r", "1.5", "lora_r"),
         ("learning_rate", "fast", "learning_rate"),
-        ("dtype", "float16", "'auto', 'float32', 'bfloat16'"),
-        ("lr_scheduler", "cosin", "'cosine', 'linear', 'constant'"),
+        ("dtype", "float16", "dtype: 'float16' must be auto, float32 or bfloat16."),
+        ("lr_scheduler", "cosin", "must be cosine, linear, constant or"),
         ("train_on_inputs", "maybe", "train_on_inputs"),
     ],
 )

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable
-from inspect import Parameter, signature
-from typing import Any, NoReturn
 
-from ..config import FinetuneConfig, called_here, recipe_names, recipe_path
+from ..config import FinetuneConfig
 from ..errors import AlpacaLoraError, RunInterrupted
 from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
 from .answers import chat, generate, serve
 from .judging import answer, compare
 from .names import PROG
+from .parser import command_parser
 from .plans import plan
 from .records import lint, self_instruct_refilter, self_instruct_report, self_instruct_run
 from .training import finetune, inspect, recipes
@@ -84,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     # On CPUs bitsandbytes misses a faster kernel for a product this library does not use, and says so at each start.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = command_parser(_COMMANDS, _GROUPS, "finetune").parse_args(argv)
         command, given = arguments.command, arguments[arguments.command]
         if command in _GROUPS:
             command, given = f"{command} {given.command}", given[given.command]
@@ -108,56 +106,3 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\n{PROG}: interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def _parser() -> Any:
-    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
-
-    from .. import __version__
-
-    class _Config(ActionConfigFile):  # type: ignore[misc]
-        """A config file, or the name of a packaged recipe."""
-
-        def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-            super().__call__(parser, cfg, str(recipe_path(values)), option_string)
-
-    class _Parser(ArgumentParser):  # type: ignore[misc]
-        """Names the nearest option where one is unknown."""
-
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
-            unknown = re.match(r"unrecognized arguments: --([\w-]+)|.* does not accept option '([^']+)'", message)
-            parser = getattr(ex, "subcommand_parser", None) or self
-            known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
-            near = called_here(unknown[1] or unknown[2], known) if unknown else ""
-            super().error(message + ("." + near if near else ""), ex)
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    about = "Stanford Alpaca as one library; every speed-up is exact."
-    parser = _Parser(prog=PROG, description=about, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    commands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", help="one of:")
-    places = {"": commands}
-    for name, (function, positional) in _COMMANDS.items():
-        group, _, own = name.rpartition(" ")
-        if group not in places:
-            above = _Parser(prog=f"{PROG} {group}", description=_GROUPS[group], allow_abbrev=False)
-            commands.add_subcommand(group, above, help=_GROUPS[group])
-            places[group] = above.add_subcommands(dest="command", metavar="ACTION", title="actions", help="one of:")
-        summary = (function.__doc__ or "").split("\n")[0]
-        optional = {word for word in positional if signature(function).parameters[word].default is not Parameter.empty}
-        words = [f"[{word.upper()}]" if word in optional else word.upper() for word in positional]
-        usage = " ".join([PROG, name, *words, "[options]"])
-        sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=summary, allow_abbrev=False)
-        if function is finetune:
-            files = f"a YAML file of settings, or a packaged recipe: {', '.join(recipe_names())}; options after it win"
-            sub.add_argument("--config", "--recipe", action=_Config, help=files)
-            sub.add_class_arguments(FinetuneConfig)
-        else:
-            for word in positional:
-                sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=positional[word])
-            sub.add_function_arguments(function, skip=set(positional))
-        for action in sub._actions:
-            if action.default is False:  # a switch may stand alone: --force is --force true
-                action.nargs, action.const = "?", True
-        places[group].add_subcommand(own, sub, help=summary)
-    return parser

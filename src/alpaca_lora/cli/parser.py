@@ -1,0 +1,125 @@
+"""The parser of all commands, built by jsonargparse from the functions' signatures; what it says is one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from inspect import Parameter, signature
+from typing import Any, NoReturn, get_type_hints
+
+import yaml
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    set_loader,
+    set_parsing_settings,
+)
+
+from .. import __version__
+from ..config import FinetuneConfig, called_here, load_recipe, recipe_names, recipe_path
+from ..errors import ConfigError
+from .arguments import alternatives, canonical, forms, is_list
+from .names import PROG
+
+_FILES = ("config", "recipe")
+
+
+def command_parser(
+    commands: Mapping[str, tuple[Callable[..., None], dict[str, str]]], groups: Mapping[str, str], settings: str
+) -> ArgumentParser:
+    """The parser of a command line.
+
+    Args:
+        commands: Each command's function and the help of what is given without an option's name, by its words.
+        groups: Help of the first word of commands that have two.
+        settings: The command whose options are the fields of `FinetuneConfig`.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_loader("yaml", _load, (yaml.YAMLError,))
+    about = "Stanford Alpaca as one library; every speed-up is exact."
+    parser = _Parser(prog=PROG, description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    places = {"": parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", help="one of:")}
+    for name, (function, positional) in commands.items():
+        group, _, own = name.rpartition(" ")
+        if group not in places:
+            above = _Parser(prog=f"{PROG} {group}", description=groups[group], allow_abbrev=False)
+            places[""].add_subcommand(group, above, help=groups[group])
+            places[group] = above.add_subcommands(dest="command", metavar="ACTION", title="actions", help="one of:")
+        summary = (function.__doc__ or "").split("\n")[0]
+        optional = {word for word in positional if signature(function).parameters[word].default is not Parameter.empty}
+        words = [f"[{word.upper()}]" if word in optional else word.upper() for word in positional]
+        usage = " ".join([PROG, name, *words, "[options]"])
+        sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=summary, allow_abbrev=False)
+        sub.positionals = list(positional)
+        if name == settings:
+            files = f"a YAML file of settings, or a packaged recipe: {', '.join(recipe_names())}; options win over it, "
+            files += "and of several the later over the earlier"
+            sub.add_argument(*(f"--{word}" for word in _FILES), action=_Config, help=files)
+            sub.add_class_arguments(FinetuneConfig)
+            sub.types = {**get_type_hints(FinetuneConfig), **dict.fromkeys(_FILES, str)}
+        else:
+            for word in positional:
+                sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=positional[word])
+            sub.add_function_arguments(function, skip=set(positional))
+            sub.types = {word: kind for word, kind in get_type_hints(function).items() if word not in positional}
+        for action in sub._actions:
+            if action.default is False:  # a switch may stand alone: --force is --force true
+                action.nargs, action.const = "?", True
+            members = alternatives(sub.types.get(action.dest))
+            if any(is_list(one) or getattr(one, "__origin__", None) is dict for one in members):
+                action.help = f"{action.help or ''} Accepts {forms(sub.types[action.dest], action.dest)}."
+        places[group].add_subcommand(own, sub, help=summary)
+    return parser
+
+
+class _Config(ActionConfigFile):  # type: ignore[misc]
+    """A config file, or the name of a packaged recipe."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        load_recipe(values)  # says what is wrong with it as YAML
+        super().__call__(parser, cfg, str(recipe_path(values)), option_string)
+
+
+class _Parser(ArgumentParser):  # type: ignore[misc]
+    """Takes words in any usual spelling; its errors name option, value and what is accepted."""
+
+    types: Mapping[str, Any] = {}
+    positionals: Sequence[str] = ()
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        if self.types and args is not None:
+            try:
+                args = canonical(args, self.types, self.positionals, _FILES if _FILES[0] in self.types else ())
+            except ConfigError as error:
+                self.error(str(error))
+        return super().parse_args(args, *more, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        parser = getattr(ex, "subcommand_parser", None) or self
+        super().error(_sentence(message, parser), ex)
+
+
+def _sentence(message: str, parser: Any) -> str:
+    """One sentence for a message of jsonargparse or argparse; one that is not known stays as it is."""
+    known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+    if found := re.match(r"unrecognized arguments: -+([\w-]+)|.* does not accept option '([^']+)'", message):
+        near = called_here((found[1] or found[2]).replace("-", "_"), known)
+        return message + ("." + near if near else "")
+    if found := re.search(r'Parser key "([\w.]+)":.*(?:Got value|Given value): (.*)\Z', message, re.DOTALL):
+        name = found[1].rpartition(".")[2]
+        if name in parser.types:
+            return f"{name}: {found[2]!r} must be {forms(parser.types[name], name)}."
+    return message
+
+
+def _load(text: str) -> Any:
+    """A value, or a file of settings: JSON as JSON, since YAML forbids some characters that a text may hold."""
+    from jsonargparse._loaders_dumpers import yaml_load
+
+    if text.lstrip()[:1] in ("[", "{"):
+        with suppress(ValueError):
+            return json.loads(text)
+    return yaml_load(text)
