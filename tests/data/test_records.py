@@ -88,7 +88,7 @@ def test_blank_instruction_is_fine_with_an_input_only():
 def test_empty_outputs_are_dropped_counted_and_warned_about_once(empty):
     rows = many(40)
     rows[6]["output"] = rows[30]["output"] = empty
-    with pytest.warns(UserWarning, match=r"2 of 40 records \(5.0%\) have an empty output \(numbers 7, 31\)") as caught:
+    with pytest.warns(UserWarning, match=r"2 of 40 records \(5.0%; numbers 7, 31\) have an empty output") as caught:
         found = load_records(rows)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert found.dropped == {"empty output": [7, 31]}

@@ -17,6 +17,7 @@ from typing import Any
 from ..data.files import write_atomically
 from ..data.tokens import Encoder
 from ..errors import AdapterError
+from ..models.fingerprint import same_base
 from ..prompts import Template
 from ..training.checkpoint import versions
 
@@ -98,10 +99,14 @@ class Contract:
                 found.append(f"{what}: {now} here, {then} in training.")
         if encoder.eos_id not in self.stop_ids:
             found.append(f"the stop ids {self.stop_ids} lack EOS, {encoder.eos_id}: answers would not end.")
-        if base_fingerprint not in (None, self.base_fingerprint):
+        if base_fingerprint is not None and not same_base(self.base_fingerprint, base_fingerprint):
+            alike = base_fingerprint.partition("-")[0] == self.base_fingerprint.partition("-")[0]
             found.append(
-                f"this adapter was trained on another base: it wants {self.base_model!r} (fingerprint "
-                f"{self.base_fingerprint[:12]}), not one with fingerprint {str(base_fingerprint)[:12]}."
+                f"the base is not the one trained on, {self.base_model!r}: it looks like it, but some of its weights "
+                "have other values. Copy the model again."
+                if alike
+                else f"this adapter was trained on another base: it wants {self.base_model!r} (fingerprint "
+                f"{self.base_fingerprint[:12]}), not one with fingerprint {base_fingerprint[:12]}."
             )
         return found
 

@@ -124,7 +124,10 @@ def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None,
         config = FinetuneConfig.make(recipe, **overrides)
     elif recipe or overrides:
         raise ConfigError("finetune: give either a config, or a recipe and settings, not both.")
-    return _finetune(config)
+    from ..training.prepare import output_dir_locked
+
+    with output_dir_locked(Path(config.output_dir)):
+        return _finetune(config)
 
 
 def _finetune(config: FinetuneConfig) -> Run:
@@ -132,7 +135,7 @@ def _finetune(config: FinetuneConfig) -> Run:
 
     from ..adapters.contract import Contract, write_run_file
     from ..adapters.parent import continue_from
-    from ..adapters.result import save_run
+    from ..adapters.result import result_flaw, save_run
     from ..inference.local import LocalModel
     from ..models.fingerprint import fingerprint
     from ..models.load import Placement, processes, resolve_base
@@ -174,8 +177,11 @@ def _finetune(config: FinetuneConfig) -> Run:
         was = identity_of(before["config"], before["data"]["fingerprint"], before["contract"], before.get("parent"))
         check_identity(was, identity)
         if before["finished"]:
-            processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
-            return Run(output_dir)
+            flaw = from_first_rank(result_flaw(output_dir, before) if main else None)
+            if flaw is None:
+                processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
+                return Run(output_dir)
+            processes().print(f"{output_dir} holds this run, finished, but {flaw}. It is written again.")
     said = check_schedule(config, steps.steps_per_epoch, data.validation is not None)
     if main:
         for sentence in said:
@@ -195,7 +201,7 @@ def _finetune(config: FinetuneConfig) -> Run:
             {"instruction": instruction, "before": old, "after": new}
             for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
         ]
-        save_run(output_dir, model, placement.dtype, data.encoder, contract, {**described, "samples": samples})
+        save_run(output_dir, base, model, placement.dtype, data.encoder, contract, {**described, "samples": samples})
     processes().wait_for_everyone()
     return Run(output_dir)
 

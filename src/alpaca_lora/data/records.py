@@ -204,9 +204,7 @@ def _report_empty_outputs(rows: Rows, dropped: list[int]) -> None:
     if not dropped:
         return
     count, total = len(dropped), len(rows.values)
-    found = (
-        f"{count:,} of {_count(total, 'record')} ({count / total:.1%}) have an empty output (numbers {_first(dropped)})"
-    )
+    found = f"{shown_numbers(dropped, total)} have an empty output"
     if count * 100 > total * MAX_DROPPED_PERCENT:
         left = "none is left" if count == total else f"at most {MAX_DROPPED_PERCENT}% may be dropped"
         raise DataError(
@@ -215,6 +213,17 @@ def _report_empty_outputs(rows: Rows, dropped: list[int]) -> None:
         )
     # Level 3: the caller of load_records.
     warnings.warn(f"{rows.source}: {found}; they are dropped. Fill them in or remove them.", stacklevel=3)
+
+
+def shown_numbers(numbers: list[int], total: int) -> str:
+    """How many records of how many, and the first of them.
+
+    Example:
+        >>> shown_numbers([3, 8], 40)
+        '2 of 40 records (5.0%; numbers 3, 8)'
+    """
+    count = len(numbers)
+    return f"{count:,} of {_count(total, 'record')} ({count / total:.1%}; numbers {_first(numbers)})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,25 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..errors import TrainingError
-from .history import NAME, read_history, write_history
+from .history import NAME
 from .sharding import check_sharded
 
 _STEP_KEYS = ("loss", "learning_rate", "grad_norm", "supervised_tokens", "computed_tokens")
 
 
 class HistoryCallback(TrainerCallback):
-    """Appends to history.jsonl as the run goes on, and stops a run whose loss is no longer a number."""
+    """Appends to history.jsonl, puts a copy into each checkpoint, and stops a run whose loss is no longer a number."""
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
         self.step_started = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:  # a resumed run does the steps after its checkpoint again
-            done = [line for line in read_history(self.output_dir) if line["step"] <= state.global_step > 0]
-            write_history(self.output_dir, done)
-
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_started = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:  # before the checkpoint is sealed, so that its manifest covers the copy
+            shutil.copyfile(self.output_dir / NAME, Path(args.output_dir) / f"checkpoint-{state.global_step}" / NAME)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}

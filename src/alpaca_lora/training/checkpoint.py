@@ -3,7 +3,7 @@
 The Trainer writes `checkpoints/checkpoint-200/`; once every file of it is on the disk, `manifest.json` is written into
 it, last and at one stroke. A checkpoint without a true manifest is none:
 
-    manifest.json   {"content": {"step": 200, "run": "<fingerprint>", "versions": {...},
+    manifest.json   {"content": {"step": 200, "run": "<fingerprint>", "processes": 1, "versions": {...},
                                  "files": {"optimizer.pt": {"bytes": 9, "sha256": "<hash>"}, ...}},
                      "sha256": "<hash of the content>"}
 
@@ -56,7 +56,13 @@ def seal(folder: Path, step: int, run: str) -> None:
     for part in _from_all(found):
         found |= part
     if state.is_main_process:
-        content = {"step": step, "run": run, "versions": versions(), "files": {name: found[name] for name in paths}}
+        content = {
+            "step": step,
+            "run": run,
+            "processes": state.num_processes,
+            "versions": versions(),
+            "files": {name: found[name] for name in paths},
+        }
         manifest = {"content": content, "sha256": sha256_of_json(content)}
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     state.wait_for_everyone()
@@ -92,6 +98,12 @@ def flaw(folder: Path, run: str) -> str | None:
             if digest != expected[name][1]:
                 return f"the content of {name} is not what was written"
     return None
+
+
+def ranks_of(checkpoint: Path) -> int:
+    """Processes that saved a valid checkpoint; versions that did not write it down are taken to be the same now."""
+    content = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["content"]
+    return int(content.get("processes", processes().num_processes))
 
 
 def newest_valid(checkpoints: Path, run: str) -> tuple[Path | None, list[str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.files import write_atomically
+from ..errors import DataError
 
 NAME = "history.jsonl"
 
@@ -21,11 +22,34 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
     path = Path(output_dir) / NAME
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a whole line ends in a newline
-    return [json.loads(line) for line in lines]
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # a whole line ends in a newline
+        try:
+            entry = json.loads(line)
+            found.append({**entry, "step": int(entry["step"])})
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DataError(
+                f"{path}: line {number} is not a line of a run's history. The run's checkpoints hold copies of this "
+                "file; copy the newest one here."
+            ) from error
+    return found
 
 
-def write_history(output_dir: str | Path, lines: list[dict[str, Any]]) -> None:
-    """Replace a run's history."""
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    write_atomically(Path(output_dir) / NAME, text)
+def begin_history(output_dir: Path, checkpoint: Path | None) -> None:
+    """Begin a run's history, or take it up as it was when a checkpoint was saved.
+
+    Lines after the checkpoint belong to steps that are done again. What became of the run's own file since does not
+    matter: the checkpoint's copy is as durable as the checkpoint.
+
+    Args:
+        output_dir: The run's folder.
+        checkpoint: The checkpoint the run continues from; None where it starts.
+    """
+    if checkpoint is None:
+        text = ""
+    elif (copy := checkpoint / NAME).exists():
+        text = copy.read_text(encoding="utf-8")
+    else:  # saved by a version that kept no copy
+        done = [line for line in read_history(output_dir) if line["step"] <= int(checkpoint.name.rpartition("-")[2])]
+        text = "".join(json.dumps(line) + "\n" for line in done)
+    write_atomically(output_dir / NAME, text)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ..config import FinetuneConfig
-from ..data.records import RecordSet, load_records, split_records
+from ..data.records import MAX_DROPPED_PERCENT, RecordSet, load_records, shown_numbers, split_records
 from ..data.tokens import Encoder, Examples
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..models.demo import cache_dir
 from ..models.geometry import Geometry
 from ..models.load import check_pairing, load_config, load_tokenizer, processes
@@ -57,7 +61,9 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
     with processes().local_main_process_first():
         train_examples = encode(train_records)
         validation = encode(validation_records) if len(validation_records) else None
-    _check_fit(config, model_config, [train_examples, *([validation] if validation else [])])
+    parts = [train_examples, *([validation] if validation else [])]
+    _check_fit(config, model_config, parts)
+    _report_lengths(records, config.cutoff_len, parts)
     return PreparedData(
         records,
         encoder,
@@ -71,9 +77,9 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
             "validation_records": len(validation) if validation else 0,
             "dropped": {
                 **{reason: len(numbers) for reason, numbers in records.dropped.items()},
-                "prompt reaches cutoff_len": len(train_examples.too_long),
+                "prompt reaches cutoff_len": sum(len(part.too_long) for part in parts),
             },
-            "truncated": len(train_examples.truncated),
+            "truncated": sum(len(part.truncated) for part in parts),
         },
     )
 
@@ -107,6 +113,31 @@ def _check_fit(config: FinetuneConfig, model_config: Any, parts: list[Examples])
         raise ConfigError(problems)
 
 
+def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) -> None:
+    """Say what `cutoff_len` dropped and cut, in training and validation together.
+
+    Raises:
+        DataError: it dropped more than 5%, as for empty outputs: that is another data set than the one given.
+    """
+    dropped = sorted(number for part in parts for number in part.too_long)
+    cut = sorted(number for part in parts for number in part.truncated)
+    total = len(records)
+    if dropped:
+        found = f"{records.source}: the prompt alone reaches cutoff_len={cutoff_len} in {shown_numbers(dropped, total)}"
+        if len(dropped) * 100 > total * MAX_DROPPED_PERCENT:
+            raise DataError(
+                f"{found}; these records cannot be trained on, and at most {MAX_DROPPED_PERCENT}% may be dropped. "
+                "Raise cutoff_len, or remove them."
+            )
+        warnings.warn(f"{found}; they are dropped.", stacklevel=3)
+    if cut:
+        warnings.warn(
+            f"{records.source}: the response is cut to fit cutoff_len={cutoff_len} in {shown_numbers(cut, total)}; EOS "
+            "stays at its end. Raise cutoff_len to keep them whole.",
+            stacklevel=3,
+        )
+
+
 def _disk_problems(config: FinetuneConfig, model_config: Any) -> Iterator[str]:
     folder = Path(config.output_dir)
     if not folder.is_dir() or (folder / "checkpoints").exists():
@@ -125,6 +156,42 @@ def _disk_problems(config: FinetuneConfig, model_config: Any) -> Iterator[str]:
             f"output_dir: {config.save_total_limit + 1} checkpoints and the result take {needed / 1e9:.1f} GB, and "
             f"{folder} has {free / 1e9:.1f} GB free. Make room, lower save_total_limit, or name another folder."
         )
+
+
+@contextmanager
+def output_dir_locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder while this one goes on.
+
+    The system lets go of the lock when its process ends, however it ends; the empty file `.lock` may stay. A folder
+    that was made here and is still empty at the end goes again.
+
+    Raises:
+        ConfigError: another run works in the folder, or it cannot be made or written.
+    """
+    if not processes().is_main_process:
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
+    lock, made = FileLock(folder / ".lock", blocking=False), not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"output_dir: another run is at work in {folder}. Wait until it ends, stop it, or name a new folder."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        if [entry.name for entry in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()  # before it is released: whoever waits for it would lock a file that is gone
+            if made:
+                with suppress(OSError):
+                    folder.rmdir()
+        lock.release()
 
 
 def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:

@@ -20,7 +20,8 @@ from ..errors import ConfigError, RunInterrupted
 from ..models.attention import BLOCK, IMPLEMENTATION, runs_packs
 from ..models.load import Placement, checkpoint_activations, processes
 from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
-from .checkpoint import Checkpoints, newest_valid
+from .checkpoint import Checkpoints, newest_valid, ranks_of
+from .history import begin_history
 from .interrupt import StopOnSignal
 from .sharding import from_first_rank, shard_settings, sum_in_float32
 from .trackers import tracker_names
@@ -65,6 +66,8 @@ def train(
         checkpoint_activations(model)
     output_dir = Path(config.output_dir)
     checkpoint = _starting_point(config, run) if config.resume else None
+    if processes().is_main_process:
+        begin_history(output_dir, checkpoint)
     trainer = AlpacaTrainer(
         model=model,
         args=_arguments(config, steps, placement.dtype, validation is not None, checkpoint is None),
@@ -73,7 +76,7 @@ def train(
         callbacks=[
             CheckStart(config.fsdp),
             HistoryCallback(output_dir),
-            Checkpoints(output_dir, run, config.save_total_limit),
+            Checkpoints(output_dir, run, config.save_total_limit),  # after the history's copy is there
             EvaluateLast(),
             stop := StopOnSignal(),
         ],
@@ -82,7 +85,7 @@ def train(
         trainer.remove_callback(callback)
     trainer.add_callback(ProgressBar)
     with suppress(NothingLeft), stop:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.received and trainer.state.global_step < trainer.state.max_steps:
         raise RunInterrupted(
             f"stopped by {signal.Signals(stop.received).name} after step {trainer.state.global_step} of "
@@ -170,16 +173,23 @@ def _their_displays() -> list[Any]:
     return [PrinterCallback, ProgressCallback]
 
 
-def _starting_point(config: FinetuneConfig, run: str) -> str | None:
+def _starting_point(config: FinetuneConfig, run: str) -> Path | None:
     """The newest valid checkpoint of this run; rank 0 looks, all ranks take what it found."""
     folder = Path(config.output_dir) / "checkpoints"
     found, passed = newest_valid(folder, run) if processes().is_main_process else (None, [])
     for sentence in passed:
         warnings.warn(f"resume: {sentence}", stacklevel=2)
-    path = from_first_rank(str(found) if found else None)
+    path = from_first_rank(found)
     if path is None and config.resume is True:
         raise ConfigError(
             f"resume: {folder} holds no valid checkpoint of this run. resume=auto starts it from its first step."
         )
     processes().print(f"Continuing from {path}." if path else "No checkpoint yet: starting from the first step.")
+    if path and (saved_by := ranks_of(path)) != processes().num_processes and processes().is_main_process:
+        warnings.warn(
+            f"resume: {path.name} was saved by {saved_by} processes, and {processes().num_processes} go on. The steps "
+            "hold the same examples, but their losses are summed in another order: from here on the run equals the "
+            "uninterrupted one within rounding, not to the last bit.",
+            stacklevel=2,
+        )
     return path

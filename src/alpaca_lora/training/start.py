@@ -26,12 +26,16 @@ def print_start(
     held = {"qlora": ", weights in 4 bits"}.get(config.method, ", weights in 8 bits" if config.load_in_8bit else "")
     shared = "" if ranks == 1 else f", sharded over {ranks} (FSDP2)" if config.fsdp else ", a whole copy on each"
     micro = steps.packs_per_step // ranks
+    longest = int(data.train.lengths.max()) - 1  # the last token is a target only
+    most = f"at most {max(planner.max_tokens, longest):,} tokens"
+    if longest > planner.max_tokens:
+        most += f" (max_tokens is {planner.max_tokens:,}, but the longest example has {longest:,} and is not split)"
     state.print(
         f"{config.base_model} on {where}, {str(placement.dtype).removeprefix('torch.')}{held}{shared}; "
         f"{trainable:,} of {total:,} parameters train.\n"
         f"{len(data.train):,} records ({int(data.train.supervised.sum()):,} supervised tokens), "
         f"{len(data.validation) if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
-        f"micro-batches{' a rank' if ranks > 1 else ''} of at most {planner.max_tokens:,} tokens, {planner.layout}."
+        f"micro-batches{' a rank' if ranks > 1 else ''} of {most}, {planner.layout}."
     )
     if state.device.type == "cuda" and ranks == 1 and (gpus := torch.cuda.device_count()) > 1:
         state.print(f"1 of {gpus} GPUs is used; torchrun --nproc_per_node {gpus} -m alpaca_lora finetune ... uses all.")
