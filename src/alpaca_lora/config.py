@@ -57,8 +57,9 @@ class FinetuneConfig:
     """What trains: `lora` small matrices beside frozen weights, `qlora` the same beside weights held in 4 bits (NF4,
     double quantisation; arXiv 2305.14314), `full` every weight."""
 
-    columns: dict[str, str] | None = None
-    """Names of the data's own columns, e.g. `{"instruction": "question", "output": "answer"}`."""
+    columns: dict[str, str | None] | None = None
+    """Names of the data's own columns, e.g. `{"instruction": "question", "output": "answer"}`; a column of theirs that
+    is null (`{"notes": null}`) is left out on purpose."""
 
     prompt_template: str = "alpaca"
     """A packaged template (`alpaca`, `alpaca_legacy`, `alpaca_short`, `medalpaca`) or a JSON file in alpaca-lora's
@@ -320,7 +321,8 @@ def _problems(config: FinetuneConfig) -> Any:
     if config.data is None or (isinstance(config.data, str) and not config.data):
         yield f"data: {config.data!r} must be a file, a hub id, 'seeds', a list of dicts or a Dataset."
     columns = config.columns
-    if columns is not None and not (isinstance(columns, Mapping) and _are_texts([*columns, *columns.values()])):
+    named = [*columns, *(key for key in columns.values() if key is not None)] if isinstance(columns, Mapping) else None
+    if columns is not None and (named is None or not _are_texts(named)):
         yield f"columns: {columns!r} must be pairs of our field and your column, e.g. {{'output': 'answer'}}."
     targets = config.lora_target_modules
     if targets is not None and targets != "all-linear" and (not _are_texts(targets) or not targets):

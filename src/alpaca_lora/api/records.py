@@ -168,7 +168,7 @@ def lint(
     *,
     against: Any = None,
     fix: str | Path | None = None,
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str | None] | None = None,
 ) -> LintReport:
     """Find what is wrong with instruction data, and mend what needs no judgement.
 
@@ -176,7 +176,7 @@ def lint(
         data: Records, as for `finetune`; blank outputs and rows that are no records are findings here.
         against: An evaluation set, with any keys; records that share text with it are findings.
         fix: A new .json or .jsonl file for the mended records. NAME.lint.json beside it says what was done.
-        columns: Our field -> the data's own column.
+        columns: Our field -> the data's own column; a column of theirs -> None is left out on purpose.
 
     Returns:
         The findings, of the data as they were; `print` shows a table and examples.

@@ -119,7 +119,9 @@ def self_instruct_report(out: str, seeds: str = "seeds") -> None:
     print(api.self_instruct_report(out, seeds=seeds))
 
 
-def lint(data: str, against: str | None = None, fix: str | None = None, columns: dict[str, str] | None = None) -> None:
+def lint(
+    data: str, against: str | None = None, fix: str | None = None, columns: dict[str, str | None] | None = None
+) -> None:
     """Find what is wrong with instruction data; exit code 1 where errors are left, 0 for warnings.
 
     Args:
@@ -127,7 +129,7 @@ def lint(data: str, against: str | None = None, fix: str | None = None, columns:
         against: An evaluation set, a file with any keys; records that share text with it are errors.
         fix: A new .json or .jsonl file for the records with white space, <noinput>, empty outputs and duplicates mended
             or removed; NAME.lint.json beside it says what was done, and what is left with all record numbers.
-        columns: Names of the data's own columns.
+        columns: Names of the data's own columns; one of theirs that is null is left out on purpose.
     """
     from .. import api
 

@@ -38,7 +38,7 @@ def inspect(
     prompt_template: str = "alpaca",
     cutoff_len: int = 512,
     train_on_inputs: bool = False,
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str | None] | None = None,
     examples: int = 3,
 ) -> None:
     """Show what training would see: counts, lengths, truncation, and examples with supervised tokens in green.
@@ -49,7 +49,7 @@ def inspect(
         prompt_template: A packaged template or a JSON file.
         cutoff_len: Most tokens an example may have.
         train_on_inputs: Supervise the prompt too.
-        columns: Names of the data's own columns.
+        columns: Names of the data's own columns; one of theirs that is null is left out on purpose.
         examples: Examples to show.
     """
     from rich.console import Console

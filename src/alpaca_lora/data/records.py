@@ -16,14 +16,17 @@ import math
 import numbers
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alpaca_lora.data.rows import FIELDS, Record, RowProblem, RowReader, Rows, list_keys
+from alpaca_lora.data.columns import Columns
+from alpaca_lora.data.rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys
 from alpaca_lora.data.sources import SEEDS, open_source
-from alpaca_lora.errors import ConfigError, DataError
+from alpaca_lora.data.unread import UnreadKeys
+from alpaca_lora.data.unusable import Unusable
+from alpaca_lora.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -43,12 +46,16 @@ class RecordSet:
         numbers: For each of them its 1-based number in the source.
         source: File path, hub id, "seeds", "<list>" or "<dataset>"; for messages.
         dropped: Reason -> numbers of the records of the source that were dropped for it.
+        unread: Key that no field was read from -> rows in which it holds something.
+        parts: Of several sources, the name and the number of rows of each; their records are numbered through.
     """
 
     records: list[Record]
     numbers: list[int]
     source: str
     dropped: dict[str, list[int]] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
+    parts: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -74,6 +81,8 @@ class RecordSet:
             [self.numbers[index] for index in indices],
             self.source,
             self.dropped,
+            self.unread,
+            self.parts,
         )
 
     def describe(self) -> str:
@@ -88,19 +97,19 @@ class RecordSet:
 
 
 def load_records(
-    data: str | Path | list[dict[str, Any]] | datasets.Dataset, *, columns: dict[str, str] | None = None
+    data: str | Path | list[dict[str, Any]] | datasets.Dataset, *, columns: Columns | None = None
 ) -> RecordSet:
     """Reads and validates instruction data.
 
     Rows hold Alpaca keys (`instruction`, `input`, `output`) or one ShareGPT exchange (`conversations` or `messages`);
     `columns` names other keys. An absent or null input is "". Rows with an empty output are dropped with one warning,
-    up to 5% of them. Other keys are ignored.
+    up to 5% of them. A key that is not read and would be missed is an error or a warning (unread.py says which).
 
     Args:
         data: Path of a JSON, JSON Lines, CSV or Parquet file or of a folder written by `Dataset.save_to_disk`; a
             Hugging Face hub id (its split "train"); "seeds" for the packaged records; a list of dicts; or a
             `datasets.Dataset` (of a `DatasetDict`, the split "train").
-        columns: Our field -> the source's key.
+        columns: Our field -> the source's key; a key of the source -> None leaves it out on purpose.
 
     Returns:
         The records in source order.
@@ -118,33 +127,48 @@ def load_records(
     """
     reader = RowReader(columns)
     rows = open_source(data)
+    if not rows.values:
+        raise DataError(f"{rows.source}: the source holds no records (0 rows). Add some, or name another source.")
     records: list[Record] = []
     kept: list[int] = []
     dropped: list[int] = []
+    unread, unusable = UnreadKeys(reader), Unusable(rows)
     for index, row in enumerate(rows.values):
         try:
             record = reader.read(row)
+            unread.see(index + 1, row, record)
             if not record.output.strip():
                 dropped.append(index + 1)
                 continue
             if not record.instruction.strip() and not record.input.strip():
-                raise RowProblem(
-                    "instruction and input are both blank, so nothing is asked. Fill one in, or remove it."
-                )
+                raise RowProblem(BLANK, "instruction and input are both blank")
         except RowProblem as problem:
-            raise DataError(f"{rows.where(index)}: {problem}") from None
+            unusable.add(index, problem)
+            continue
         records.append(record)
         kept.append(index + 1)
-    if not rows.values:
-        raise DataError(f"{rows.source}: the source holds no records (0 rows). Add some, or name another source.")
-    missing = reader.missing_column()
-    if missing:
-        raise DataError(
-            f"{rows.source}: columns reads 'input' from {missing!r}, which no record has. "
-            f"Keys of the first record: {list_keys(rows.values[0])}."
-        )
-    _report_empty_outputs(rows, dropped)
-    return RecordSet(records, kept, rows.source, {_EMPTY_OUTPUT: dropped} if dropped else {})
+    found = unread.found()
+    lost = [one for one in found if one.severity == "error"]
+    problems = list(_column_problems(reader, unread, rows)) if not unusable else []
+    empty = _empty_outputs(rows, dropped)
+    if empty and not empty.endswith("dropped."):
+        problems.append(empty)
+    if unusable or lost or problems:
+        raise DataError(unusable.message(lost, problems))
+    # Level 2: the caller of load_records.
+    if empty:
+        warnings.warn(f"{rows.source}: {empty} Fill them in or remove them.", stacklevel=2)
+    told = [one.sentences(len(rows.values)) for one in found if one.severity == "warn"]
+    if told:
+        warnings.warn(f"{rows.source}: {' '.join(told)}", stacklevel=2)
+    return RecordSet(
+        records,
+        kept,
+        rows.source,
+        {_EMPTY_OUTPUT: dropped} if dropped else {},
+        {one.key: len(one.records) for one in found},
+        rows.parts,
+    )
 
 
 def split_records(records: RecordSet, val_set_size: int | float, seed: int) -> tuple[RecordSet, RecordSet]:
@@ -200,19 +224,32 @@ def _validation_count(val_set_size: Any, total: int, source: str) -> int:
     return size
 
 
-def _report_empty_outputs(rows: Rows, dropped: list[int]) -> None:
+def _column_problems(reader: RowReader, unread: UnreadKeys, rows: Rows) -> Iterator[str]:
+    """What `columns` names and no row has."""
+    if missing := reader.missing_column():
+        yield (
+            f"columns reads 'input' from {missing!r}, which no record has. "
+            f"Keys of the first record: {list_keys(rows.values[0])}."
+        )
+    for key in unread.never_there():
+        near = did_you_mean(key, map(str, rows.values[0]))
+        yield f"columns leaves out {key!r}, which no record has.{near} Keys of the first record: " + (
+            f"{list_keys(rows.values[0])}."
+        )
+
+
+def _empty_outputs(rows: Rows, dropped: list[int]) -> str:
+    """What to say of empty outputs; it ends in "they are dropped." where that is allowed."""
     if not dropped:
-        return
+        return ""
     count, total = len(dropped), len(rows.values)
     found = f"{shown_numbers(dropped, total)} have an empty output"
-    if count * 100 > total * MAX_DROPPED_PERCENT:
-        left = "none is left" if count == total else f"at most {MAX_DROPPED_PERCENT}% may be dropped"
-        raise DataError(
-            f"{rows.source}: {found}; {left}. Fill them in, remove these records, or name the right column with "
-            "columns={'output': ...}."
-        )
-    # Level 3: the caller of load_records.
-    warnings.warn(f"{rows.source}: {found}; they are dropped. Fill them in or remove them.", stacklevel=3)
+    if count * 100 <= total * MAX_DROPPED_PERCENT:
+        return f"{found}; they are dropped."
+    left = "none is left" if count == total else f"at most {MAX_DROPPED_PERCENT}% may be dropped"
+    return (
+        f"{found}; {left}. Fill them in, remove these records, or name the right column with columns={{'output': ...}}."
+    )
 
 
 def shown_numbers(numbers: list[int], total: int) -> str:

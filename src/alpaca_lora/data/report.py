@@ -39,6 +39,7 @@ class DataReport:
             "records": f"{len(self.records):,} from {self.records.source}",
             "with input": f"{np.mean([bool(record.input) for record in self.records.records]):.1%}",
             **{f"dropped, {reason}": _numbers(numbers) for reason, numbers in dropped.items() if numbers},
+            **({"keys not read": ", ".join(self.records.unread)} if self.records.unread else {}),
             "examples": f"{len(examples):,}",
             "tokens": f"{total:,} ({total / len(examples):.1f} an example)",
             "supervised tokens": f"{supervised:,} ({supervised / total:.1%})",

@@ -1,7 +1,7 @@
 """Rows: what a source holds, before it is known to be records.
 
 Enter dicts with any keys; leave `Record`s, one at a time, through `RowReader.read`. A row may carry Alpaca keys, one
-ShareGPT exchange, or other keys named by a `columns` mapping. Keys nobody asked for are ignored.
+ShareGPT exchange, or other keys named by a `columns` mapping. What the other keys hold is looked at in unread.py.
 
     {"instruction": "Add.", "input": "2, 3", "output": "5"}                               Alpaca
     {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}   ShareGPT
@@ -10,17 +10,20 @@ ShareGPT exchange, or other keys named by a `columns` mapping. Keys nobody asked
 
 from __future__ import annotations
 
-import difflib
+import numbers
 import reprlib
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
+from alpaca_lora.data.columns import FIELDS, TURN_KEYS, Columns, check_columns, list_keys, misspelt_input, suggest
 from alpaca_lora.errors import ConfigError, DataError, did_you_mean
 
-FIELDS = ("instruction", "input", "output")
-TURN_KEYS = ("conversations", "messages")
+__all__ = ["BLANK", "FIELDS", "TURN_KEYS", "Record", "RowProblem", "RowReader", "Rows", "list_keys", "wrapping"]
+
+BLANK = "instruction and input are both blank, so nothing is asked. Fill one in, or remove it."
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 
 
@@ -33,48 +36,88 @@ class Record(NamedTuple):
 
 
 class RowProblem(DataError):
-    """What is wrong inside one row; the caller puts the row's place in front of it."""
+    """What is wrong inside one row; the caller puts the row's place in front of it.
+
+    Attributes:
+        kind: The same words for all rows that have this wrong, whatever their texts.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind or message
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one source, in order.
+    """The rows of a source, or of several one after the other, in order.
 
     Attributes:
         values: The rows; each should be a dict, which nobody has checked yet.
-        source: File path, hub id, or "<list>" and the like.
+        source: File path, hub id, or "<list>" and the like; of several, their names with " + " between them.
         lines: For text files, the 1-based line each row starts on.
+        parts: Of several sources, the name and the number of rows of each; else empty.
     """
 
     values: list[Any]
     source: str
     lines: list[int] | None = None
+    parts: tuple[tuple[str, int], ...] = ()
 
     def where(self, index: int) -> str:
         """The place of row `index` (from 0) in words: `data.json, record 3 (line 12)`."""
-        line = f" (line {self.lines[index]})" if self.lines else ""
-        return f"{self.source}, record {index + 1}{line}"
+        source, number = place_in(self.parts, index + 1)
+        line = f" (line {self.lines[index]})" if self.lines and self.lines[index] else ""
+        return f"{source or self.source}, record {number}{line}"
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Several sources as one, in this order; each row keeps its place in its own."""
+        lines = [line for part in parts for line in (part.lines or [0] * len(part.values))]
+        return cls(
+            [row for part in parts for row in part.values],
+            " + ".join(part.source for part in parts),
+            lines if any(lines) else None,
+            tuple((part.source, len(part.values)) for part in parts),
+        )
+
+
+def place_in(parts: Sequence[tuple[str, int]], number: int) -> tuple[str, int]:
+    """The source, and the number in it, of record `number` (from 1) of several sources; ("", number) of a single one.
+
+    Example:
+        >>> place_in([("a.json", 3), ("b.json", 2)], 5)
+        ('b.json', 2)
+    """
+    if not parts:
+        return "", number
+    ends = list(accumulate(count for _, count in parts))
+    part = min(bisect_right(ends, number - 1), len(parts) - 1)
+    return parts[part][0], number - (ends[part - 1] if part else 0)
 
 
 class RowReader:
     """Reads rows as records.
 
     Args:
-        columns: Our field -> the source's key, for rows with other keys than Alpaca's. Fields left out keep their name.
+        columns: Our field -> the source's key, for rows with other keys than Alpaca's. Fields left out keep their name;
+            a key of the source -> None leaves it out on purpose.
 
     Raises:
         ConfigError: A field on our side is unknown, or two fields read the same key.
     """
 
-    def __init__(self, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(self, columns: Columns | None = None) -> None:
         if columns is not None and not isinstance(columns, Mapping):
             raise ConfigError(f"columns: {columns!r} is no mapping; write {{our field: your key}}.")
-        self._mapped = dict(columns or {})
-        _check_columns(self._mapped)
+        self.columns: dict[str, str | None] = dict(columns or {})
+        check_columns(self.columns)
+        self.left_out = frozenset(key for key, value in self.columns.items() if value is None)
+        self._mapped = {field: key for field, key in self.columns.items() if key is not None}
         self._keys: dict[str, str] = {field: self._mapped.get(field, field) for field in FIELDS}
         self._input_key: str | None = self._keys["input"]
-        if "input" not in self._mapped and self._input_key in self._mapped.values():
+        if "input" not in self._mapped and self._input_key in {*self._mapped.values(), *self.left_out}:
             self._input_key = None  # their "input" is our instruction or output: there is no third text
+        self._read = frozenset(filter(None, (self._keys["instruction"], self._input_key, self._keys["output"])))
         self._input_seen = False
 
     def read(self, row: object) -> Record:
@@ -87,15 +130,25 @@ class RowReader:
         if not isinstance(row, dict):
             raise RowProblem(
                 f"this is {reprlib.repr(row)}, a {type(row).__name__}, not an object; "
-                "a record is an object with the keys 'instruction', 'input' (may be absent) and 'output'."
+                "a record is an object with the keys 'instruction', 'input' (may be absent) and 'output'.",
+                f"this is a {type(row).__name__}, not an object",
             )
-        if not self._mapped and "instruction" not in row:
-            for key in TURN_KEYS:
-                if key in row:
-                    return _read_exchange(row, key)
+        if turns := self.turns_key(row):
+            return _read_exchange(row, turns, self.left_out)
         instruction = _text(self._value(row, "instruction"), self._keys["instruction"])
         output = _text(self._value(row, "output"), self._keys["output"])
         return Record(instruction, _text(self._input(row), self._input_key or "input"), output)
+
+    def turns_key(self, row: Mapping[str, Any]) -> str:
+        """The key whose turns are read, or "" where the row is read by its fields."""
+        if self._mapped or "instruction" in row:
+            return ""
+        return next((key for key in TURN_KEYS if key in row), "")
+
+    def keys_read(self, row: Mapping[str, Any]) -> frozenset[str]:
+        """The keys of a row that `read` uses."""
+        turns = self.turns_key(row)
+        return frozenset([turns]) if turns else self._read
 
     def missing_column(self) -> str:
         """The mapped input key when no row read so far had it (an absent input is "", a typo is not), else ""."""
@@ -109,16 +162,16 @@ class RowReader:
         if field in self._mapped:
             raise RowProblem(
                 f"columns reads {field!r} from {key!r}, which is not there.{did_you_mean(key, names)} "
-                f"Keys of this record: {list_keys(names)}."
+                f"Keys of this record: {list_keys(names)}.",
+                f"columns reads {field!r} from {key!r}, which is not there",
             )
+        found = suggest(names, self.columns)
         advice = f"Rename the key, or pass columns={{{field!r}: <its name here>}}."
-        if "instances" in row:
-            advice = (
-                "These are Self-Instruct seed tasks, which keep input and output in a list, 'instances': write one "
-                "object with 'instruction', 'input' and 'output' for every instance."
-            )
+        if field in found:
+            advice = f"Rename the key, or pass columns={found}."
         raise RowProblem(
-            f"the key {key!r} is missing.{did_you_mean(key, names)} Keys of this record: {list_keys(names)}. {advice}"
+            f"the key {key!r} is missing.{did_you_mean(key, names)} Keys of this record: {list_keys(names)}. {advice}",
+            f"the key {key!r} is missing",
         )
 
     def _input(self, row: dict[str, Any]) -> Any:
@@ -128,19 +181,15 @@ class RowReader:
             self._input_seen = True
             return row[self._input_key]
         if "input" not in self._mapped:
-            typo = _misspelt_input(tuple(map(str, row)))
+            typo = misspelt_input(tuple(str(name) for name in row if name not in self.left_out | self._read))
             if typo:
                 raise RowProblem(
-                    f"there is no key 'input', but there is {typo!r}. Did you mean 'input'? Rename it, "
-                    f"pass columns={{'input': {typo!r}}}, or remove it if it is something else."
+                    f"there is no key 'input', but there is {typo!r}. Did you mean 'input'? Rename it, or pass "
+                    f"columns={suggest([typo], self.columns)}; if it is something else, "
+                    f"columns={ {**self.columns, typo: None} }.",
+                    f"there is no key 'input', but there is {typo!r}",
                 )
         return None
-
-
-def list_keys(names: Iterable[object]) -> str:
-    """Key names for a message, shortened: `'question', 'answer'`."""
-    shown = [reprlib.repr(str(name)) for name in names]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "") if shown else "none"
 
 
 def wrapping(value: Mapping[Any, Any]) -> str:
@@ -174,72 +223,70 @@ def _is_list_of(value: object, kind: type) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], kind)
 
 
-def _check_columns(columns: Mapping[str, object]) -> None:
-    problems = []
-    for field, key in columns.items():
-        if field not in FIELDS:
-            problems.append(
-                f"columns: {field!r} is no field of a record.{did_you_mean(str(field), FIELDS)} "
-                "Write columns={our field: your key}; our fields are 'instruction', 'input' and 'output'."
-            )
-        elif not isinstance(key, str):
-            problems.append(f"columns: {field!r} is mapped to {key!r}, a {type(key).__name__}; name a key of the data.")
-    read = {field: columns.get(field, field) for field in FIELDS if field in columns or field != "input"}
-    same = [field for field, key in read.items() if list(read.values()).count(key) > 1]
-    if same:
-        problems.append(f"columns: {list_keys(same)} all read the key {read[same[0]]!r}; map each to its own.")
-    if problems:
-        raise ConfigError(problems)
-
-
-@lru_cache(maxsize=1024)
-def _misspelt_input(names: tuple[str, ...]) -> str:
-    near = [name for name in names if difflib.SequenceMatcher(None, name.lower(), "input").ratio() >= 0.8]
-    return near[0] if near else ""
-
-
 def _text(value: object, key: str) -> str:
-    if value is None:
+    if isinstance(value, str):
+        pass
+    elif is_missing(value):
         return ""
-    if not isinstance(value, str):
+    else:
         raise RowProblem(
             f"{key!r} is {reprlib.repr(value)} ({type(value).__name__}), not a string; "
-            "write it as text, and a missing value as null or an empty string."
+            "write it as text, and a missing value as null or an empty string.",
+            f"{key!r} is a {type(value).__name__}, not a string",
         )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RowProblem(
             f"{key!r} holds the lone surrogate \\u{ord(value[error.start]):04x} at character {error.start + 1}: half "
-            "of a character, which no tokenizer can encode. Replace it, or write both halves (as in \\ud83d\\ude00)."
+            "of a character, which no tokenizer can encode. Replace it, or write both halves (as in \\ud83d\\ude00).",
+            f"{key!r} holds a lone surrogate, half of a character",
         ) from None
     return value
 
 
-def _read_exchange(row: dict[str, Any], key: str) -> Record:
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, or what pandas has in its place (NaN, NaT, NA)."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, numbers.Real) and value != value
+
+
+def _read_exchange(row: dict[str, Any], key: str, left_out: frozenset[str]) -> Record:
     turns = row[key]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise RowProblem(
-            f"{key!r} is {reprlib.repr(turns)}; it should be a list of turns, each with 'from' and 'value'."
+            f"{key!r} is {reprlib.repr(turns)}; it should be a list of turns, each with 'from' and 'value'.",
+            f"{key!r} is no list of turns",
         )
     spoken: list[tuple[str, str]] = []
     for number, turn in enumerate(turns, 1):
         role_key, text_key = ("role", "content") if "role" in turn else ("from", "value")
         role = turn.get(role_key)
-        if role not in _ROLES:
-            raise RowProblem(f"{key!r}: turn {number} is from {role!r}; known are {list_keys(_ROLES)}.")
+        if not isinstance(role, str) or role not in _ROLES:
+            raise RowProblem(
+                f"{key!r}: turn {number} is from {role!r}; known are {list_keys(_ROLES)}.",
+                f"{key!r}: a turn is from {role!r}",
+            )
         if text_key not in turn:
-            raise RowProblem(f"{key!r}: turn {number} has no {text_key!r}; its keys are {list_keys(turn)}.")
-        spoken.append((_ROLES[role], _text(turn[text_key], f"{key}[{number - 1}].{text_key}")))
+            raise RowProblem(
+                f"{key!r}: turn {number} has no {text_key!r}; its keys are {list_keys(turn)}.",
+                f"{key!r}: a turn has no {text_key!r}",
+            )
+        text = _text(turn[text_key], f"{key}[{number - 1}].{text_key}")
+        if _ROLES[role] != "system" or text.strip():
+            spoken.append((_ROLES[role], text))
     roles = [role for role, _ in spoken]
-    if "system" in roles or row.get("system"):
+    if "system" in roles or ("system" not in left_out and row.get("system")):
         raise RowProblem(
             "this conversation has a system turn, and a record has no place for one; "
-            "move its text into the human turn, or remove it."
+            "move its text into the human turn, or remove it.",
+            "this conversation has a system turn",
         )
     if roles != ["human", "gpt"]:
         raise RowProblem(
             f"this conversation has {len(roles)} turns ({', '.join(roles) or 'none'}); a record is a single exchange, "
-            "one human turn and then one gpt turn. Split it into one record an exchange, or keep the first exchange."
+            "one human turn and then one gpt turn. Split it into one record an exchange, or keep the first exchange.",
+            "this conversation is no single exchange of one human and one gpt turn",
         )
     return Record(spoken[0][1], "", spoken[1][1])

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..data.files import write_atomically
 from ..data.records import Record
-from ..data.rows import RowProblem, RowReader, Rows, list_keys
+from ..data.rows import BLANK, RowProblem, RowReader, Rows, list_keys
 from ..data.sources import open_source
 from ..errors import DataError
 
@@ -140,7 +140,7 @@ def _instances(row: Any) -> list[Any]:
 
 def _asked(record: Record) -> tuple[str, str]:
     if not record.instruction.strip() and not record.input.strip():
-        raise RowProblem("instruction and input are both blank, so nothing is asked. Fill one in, or remove it.")
+        raise RowProblem(BLANK)
     return record.instruction, record.input
 
 

@@ -27,6 +27,14 @@ class Check:
 
 CHECKS: dict[str, Check] = {
     "unusable": Check("error", "The row is no record, so training refuses the data.", "Mend or remove the row."),
+    "lost-key": Check(
+        "error",
+        "A key that is not read says what the record is, so training refuses the data.",
+        "Name it in columns, or leave it out on purpose with columns={KEY: None}.",
+    ),
+    "unread-key": Check(
+        "warn", "A key that is not read holds text of its own.", "Name it in columns, or leave it out on purpose."
+    ),
     "empty-output": Check("error", "The output is blank.", "Fill it in or remove the record; --fix removes it."),
     "placeholder": Check(
         "error", "The output stands for an answer that was never filled in.", "Remove the record; --fix does."

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import ConfigError, DataError
 from ..files import write_atomically
-from ..rows import TURN_KEYS, Record
+from ..rows import Record, RowReader
 from .texts import is_no_input, trimmed
 
 _SUFFIXES = {".json", ".jsonl"}
@@ -77,7 +77,7 @@ def write_rows(rows: Iterable[Any], out: Path) -> None:
     write_atomically(out, text, errors="backslashreplace")
 
 
-def mended_row(row: Any, record: Record, columns: dict[str, str] | None) -> dict[str, Any]:
+def mended_row(row: Any, record: Record, reader: RowReader) -> dict[str, Any]:
     """A source's row with a record's texts: Alpaca's keys first, then the keys that are not its texts."""
-    taken = {*Record._fields, *(columns or {}).values(), *(() if columns or "instruction" in row else TURN_KEYS)}
+    taken = {*Record._fields, *reader.keys_read(row), *reader.left_out}
     return {**record._asdict(), **{key: value for key, value in row.items() if key not in taken}}

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ..rows import FIELDS, Record, RowProblem, RowReader, Rows
+from ..columns import Columns
+from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows
 from ..sources import open_source
+from ..unread import UnreadKey, UnreadKeys
+from ..unusable import Unusable
 from .arithmetic import check_arithmetic
 from .findings import CHECKS, Finding, Found, excerpt
 from .fix import check_out, mend, mended_row, write_rows
@@ -25,6 +28,7 @@ from .texts import check_texts, is_no_input, is_placeholder
 _SHOWN_NUMBERS = 8
 _SHOWN_EXAMPLES = 2
 _REMOVED = "record removed"
+_KEY_CHECKS = {"error": "lost-key", "warn": "unread-key"}
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,16 @@ class LintReport:
         total: Records in it.
         findings: All of them, by record number.
         fixed: The mended file, where one was written; its report is beside it.
+        unusable: Rows that are no records: a sentence for each kind, with its count and first record.
+        unread: Keys that are not read and would be missed.
     """
 
     source: str
     total: int
     findings: list[Finding]
     fixed: Path | None = None
+    unusable: Sequence[str] = ()
+    unread: Sequence[UnreadKey] = ()
 
     @property
     def by_check(self) -> dict[str, list[Finding]]:
@@ -89,7 +97,12 @@ class LintReport:
             lines.append(f"{CHECKS[name].severity:5}  {name:{width}}  {len(found):5,}  {shown}")
         for name, found in found_by.items():
             lines += ["", f"{name}: {CHECKS[name].meaning} {CHECKS[name].advice}"]
-            lines += [f"  record {one.record}, {one.field}: {one.excerpt}" for one in found[:_SHOWN_EXAMPLES]]
+            if name == "unusable" and self.unusable:
+                lines += [f"  {kind}" for kind in self.unusable]
+            elif name in _KEY_CHECKS.values():
+                lines += [f"  {one.sentences(self.total)}" for one in self.unread if _KEY_CHECKS[one.severity] == name]
+            else:
+                lines += [f"  record {one.record}, {one.field}: {one.excerpt}" for one in found[:_SHOWN_EXAMPLES]]
         if self.fixed:
             mended = len(self.findings) - len(self.left)
             lines += [
@@ -100,7 +113,7 @@ class LintReport:
 
 
 def lint_data(
-    data: Any, *, against: Any = None, fix: str | Path | None = None, columns: dict[str, str] | None = None
+    data: Any, *, against: Any = None, fix: str | Path | None = None, columns: Columns | None = None
 ) -> LintReport:
     """Find what is wrong with records, and write them mended to `fix`; see `alpaca_lora.lint`."""
     report_path = check_out(Path(fix)) if fix is not None else None
@@ -112,8 +125,15 @@ def lint_data(
     findings: list[Finding] = []
     kept: list[tuple[int, Record | None]] = []
     first_seen: dict[Record, int] = {}
+    unusable, keys = Unusable(rows), UnreadKeys(reader)
     for number, row in enumerate(rows.values, 1):
-        record, found = _check_row(row, reader, first_seen)
+        try:
+            raw = reader.read(row)
+            keys.see(number, row, raw)
+            record, found = _check_record(raw, first_seen)
+        except RowProblem as problem:
+            unusable.add(number - 1, problem)
+            record, found = None, [Found("unusable", "row", str(problem))]
         if record is not None:
             first_seen[record] = number
             found += near_duplicates.check(number, record)
@@ -121,25 +141,27 @@ def lint_data(
         if not any(one.fix == _REMOVED for one in found):
             kept.append((number, record))
         findings += [Finding(number, *one) for one in sorted(found, key=_place)]
-    if all(one.field == "row" for one in findings) and len(findings) == len(rows.values):
-        raise DataError(f"{rows.where(0)}: {findings[0].excerpt}")
-    report = LintReport(rows.source, len(rows.values), findings, Path(fix) if fix is not None else None)
+    unread = [one for one in keys.found() if one.severity]
+    if len(unusable) == len(rows.values) or unusable.shape(unread):
+        raise DataError(unusable.message(unread))
+    for key in unread:
+        findings += [Finding(number, _KEY_CHECKS[key.severity], key.key, key.says) for number in key.records]
+    findings.sort(key=lambda one: one.record)
+    report = LintReport(
+        rows.source, len(rows.values), findings, Path(fix) if fix is not None else None, unusable.kinds(), unread
+    )
     if report.fixed and report_path:
-        _write(report, report_path, rows, kept, columns)
+        _write(report, report_path, rows, kept, reader)
     return report
 
 
-def _check_row(row: Any, reader: RowReader, first_seen: dict[Record, int]) -> tuple[Record | None, list[Found]]:
-    """The mended record and its faults; no record where it cannot be used or is removed."""
-    try:
-        raw = reader.read(row)
-    except RowProblem as error:
-        return None, [Found("unusable", "row", str(error))]
+def _check_record(raw: Record, first_seen: dict[Record, int]) -> tuple[Record | None, list[Found]]:
+    """The mended record and its faults; no record where it is removed."""
     record = mend(raw)
     if removal := _why_removed(record, first_seen):
         return None, [removal]
     if not (record.instruction or record.input):
-        return None, [Found("unusable", "instruction", "Instruction and input are both blank, so nothing is asked.")]
+        raise RowProblem(BLANK, "instruction and input are both blank")
     found = list(_mended(raw, record))
     for check in (check_texts, check_tasks, check_arithmetic, check_personal):
         found += check(record)
@@ -182,7 +204,7 @@ def _write(
     report_path: Path,
     rows: Rows,
     kept: list[tuple[int, Record | None]],
-    columns: dict[str, str] | None,
+    reader: RowReader,
 ) -> None:
     if report.fixed is None or not kept:
         raise DataError(
@@ -190,10 +212,7 @@ def _write(
         )
     sources = {number: rows.values[number - 1] for number, _ in kept}
     write_rows(
-        (
-            sources[number] if record is None else mended_row(sources[number], record, columns)
-            for number, record in kept
-        ),
+        (sources[number] if record is None else mended_row(sources[number], record, reader) for number, record in kept),
         report.fixed,
     )
     place = {number: new for new, (number, _) in enumerate(kept, 1)}

@@ -1,0 +1,152 @@
+"""Columns: which of a source's keys is which field of a record, and what others call these fields.
+
+A mapping is `{our field: their key}`. `{their key: None}` leaves a key out on purpose, so that nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from alpaca_lora.errors import ConfigError, did_you_mean
+
+FIELDS = ("instruction", "input", "output")
+TURN_KEYS = ("conversations", "messages")
+
+Columns = Mapping[str, str | None]
+
+CALLED: dict[str, tuple[str, ...]] = {
+    "instruction": (
+        *("instruction", "instructions", "prompt", "question", "query", "task", "problem", "user", "inputs", "input"),
+        *(
+            "指令",
+            "指示",
+            "提示",
+            "问题",
+            "問題",
+            "질문",
+            "지시",
+            "anweisung",
+            "frage",
+            "instrucción",
+            "pregunta",
+            "consigne",
+        ),
+        *("instrução", "pergunta", "istruzione", "domanda", "инструкция", "вопрос", "التعليمات", "निर्देश"),
+    ),
+    "input": (
+        *("input", "inputs", "context", "passage", "document", "article", "paragraph", "background", "source_text"),
+        *("question", "query", "user_input", "sentence", "contexts", "passages", "documents", "contents"),
+        *(
+            "输入",
+            "輸入",
+            "入力",
+            "上下文",
+            "背景",
+            "文脈",
+            "입력",
+            "문맥",
+            "eingabe",
+            "kontext",
+            "entrada",
+            "contexto",
+        ),
+        *("entrée", "contexte", "ingresso", "contesto", "ввод", "контекст", "المدخل", "इनपुट"),
+    ),
+    "output": (
+        *("output", "outputs", "response", "answer", "completion", "target", "targets", "reply", "solution"),
+        *(
+            "assistant",
+            "输出",
+            "輸出",
+            "出力",
+            "回答",
+            "答案",
+            "回复",
+            "응답",
+            "출력",
+            "답변",
+            "ausgabe",
+            "antwort",
+            "salida",
+        ),
+        *(
+            "respuesta",
+            "sortie",
+            "réponse",
+            "saída",
+            "resposta",
+            "uscita",
+            "risposta",
+            "вывод",
+            "ответ",
+            "الناتج",
+            "आउटपुट",
+        ),
+    ),
+}
+"""Field -> names that data sets give it, likeliest first; compared without case."""
+
+
+def suggest(keys: Iterable[object], given: Columns | None = None) -> dict[str, str | None]:
+    """The `columns` that read these keys, as far as their names tell; `given` stays as it is.
+
+    Example:
+        >>> suggest(["instruction", "context", "response", "category"])
+        {'input': 'context', 'output': 'response'}
+    """
+    found = dict(given or {})
+    names = {str(key).casefold(): str(key) for key in keys if str(key) not in found}
+    fixed = {field: found.get(field) or field for field in FIELDS if found.get(field) or field in names.values()}
+    taken = {*fixed.values()}
+    for field in ("output", "instruction", "input"):
+        if field not in fixed and field not in found:
+            key = next((names[name] for name in CALLED[field] if name in names and names[name] not in taken), None)
+            if key is not None:
+                found[field] = key
+                taken.add(key)
+    order = sorted(found, key=lambda name: FIELDS.index(name) if name in FIELDS else len(FIELDS))
+    return {name: found[name] for name in order}
+
+
+def check_columns(columns: Mapping[str, Any]) -> None:
+    """Raise ConfigError with all that is wrong with a mapping by itself."""
+    problems = []
+    for field, key in columns.items():
+        if key is None and field not in ("instruction", "output"):
+            continue
+        if field not in FIELDS:
+            problems.append(
+                f"columns: {field!r} is no field of a record.{did_you_mean(str(field), FIELDS)} "
+                "Write columns={our field: your key}; our fields are 'instruction', 'input' and 'output'."
+            )
+        elif key is None:
+            problems.append(f"columns: {field!r} cannot be left out; name the key that holds it.")
+        elif not isinstance(key, str):
+            problems.append(f"columns: {field!r} is mapped to {key!r}, a {type(key).__name__}; name a key of the data.")
+    read = {field: columns.get(field, field) for field in FIELDS if field in columns or field != "input"}
+    keys = [key for key in read.values() if key is not None]
+    same = [field for field, key in read.items() if key is not None and keys.count(key) > 1]
+    if same:
+        problems.append(f"columns: {list_keys(same)} all read the key {read[same[0]]!r}; map each to its own.")
+    problems += [
+        f"columns: {key!r} is both read and left out (None); keep one." for key in keys if columns.get(key, "") is None
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+@lru_cache(maxsize=1024)
+def misspelt_input(names: tuple[str, ...]) -> str:
+    """The name among these that is "input" but for a slip, or ""."""
+    near = [name for name in names if difflib.SequenceMatcher(None, name.lower(), "input").ratio() >= 0.8]
+    return near[0] if near else ""
+
+
+def list_keys(names: Iterable[object]) -> str:
+    """Key names for a message, shortened: `'question', 'answer'`."""
+    shown = [reprlib.repr(str(name)) for name in names]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "") if shown else "none"

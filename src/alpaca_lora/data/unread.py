@@ -1,0 +1,230 @@
+"""Keys that nobody reads: which of them would be lost, and what to write so that they are not.
+
+Enter rows with the records that were read from them; leave, for each key that matters, an `UnreadKey` with its record
+numbers. What matters is decided by what a key holds, over all rows, and for a few keys by their name:
+
+    error   a key that says what a row is (`system`, `history`, tools, images, a worse answer, a model's `generator`),
+            or that it is not to be learned (`label: false`, `weight: 0`, `train: false`); a passage under a name such
+            as `context`; any text of its own that stands only in records without an input, in 5% of the rows or more
+    warn    other text of its own
+    silent  everything else: ids, categories, addresses, numbers, lists of meta data, and texts that repeat the record
+            (the rendered prompt of tatsu-lab/alpaca's `text`)
+
+Text of its own is 60 bytes of UTF-8 (20 Chinese characters) or more, with a space or a letter beyond ASCII, different
+from row to row. Costs about 1 µs for each key that is not read, and a search for the record in each text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from alpaca_lora.data.columns import CALLED, FIELDS, suggest
+from alpaca_lora.data.rows import Record, RowReader, is_missing
+
+_LEAST_BYTES = 60
+_LEAST_PERCENT = 5
+_COPY_PERCENT = 90
+_LEAST_INSTRUCTION = 12
+_SAID = {
+    **dict.fromkeys(("system", "system_prompt"), "a system text, and a record has no place for one"),
+    "history": "earlier turns of a conversation, and a record is one exchange",
+    **dict.fromkeys(("tools", "functions", "tool_calls", "function_call"), "tools or calls of them, not supported"),
+    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), "what a text model cannot see"),
+    **dict.fromkeys(("chosen", "rejected"), "one of two answers that were compared"),
+    **dict.fromkeys(("chosen_response", "rejected_response"), "one of two answers that were compared"),
+    "generator": "the model that was evaluated: these are its answers to an evaluation set",
+}
+_LEARN_IF_YES = {"label", "kto_tag", "train", "trainable", "loss", "accepted", "preferred", "is_correct", "correct"}
+_LEARN_IF_NO = {"skip", "exclude", "excluded", "ignore", "deleted", "mask", "masked"}
+_WEIGHTS = {"weight", "loss_weight", "sample_weight", "weights"}
+_ANSWERS = {*map(str.casefold, CALLED["output"]), "reasoning", "reasoning_content", "thinking", "thought", "rationale"}
+_ANSWERS |= {"explanation", "cot", "chain_of_thought", "reference", "references", "original_output"}
+_RENDERED = {"text", "prompt"}
+_PASSAGES = {name.casefold() for name in CALLED["input"]}
+_YES_NO = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+
+
+class UnreadKey(NamedTuple):
+    """A key that holds something and is not read.
+
+    Attributes:
+        key: Its name; of a key inside turns, `messages[].weight`.
+        severity: "error" where training would learn something else than the rows say; "" for bookkeeping.
+        records: Numbers of the records concerned, from 1.
+        says: What the key holds.
+        remedy: What to do.
+    """
+
+    key: str
+    severity: Literal["error", "warn", ""]
+    records: list[int]
+    says: str = ""
+    remedy: str = ""
+
+    def sentences(self, total: int) -> str:
+        """In two sentences: what would be lost, and what to do."""
+        count = f"{len(self.records):,} of {total:,} rows, first record {self.records[0]}"
+        return f"{self.key!r} is not read, and holds {self.says} ({count}). {self.remedy}"
+
+
+@dataclass
+class _Seen:
+    """What was seen of one key so far: record numbers by what the value was."""
+
+    filled: list[int] = field(default_factory=list)
+    text: list[int] = field(default_factory=list)
+    copies: int = 0
+    beside_input: int = 0
+    long: bool = False
+    hashes: set[int] = field(default_factory=set)
+    values: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[int]] = field(default_factory=dict)
+
+
+class UnreadKeys:
+    """Watches rows as they are read."""
+
+    def __init__(self, reader: RowReader) -> None:
+        self._reader = reader
+        self._seen: dict[str, _Seen] = {}
+        self._names: set[str] = set()
+        self._left: dict[tuple[Any, ...], list[Any]] = {}
+        self._total = 0
+
+    def see(self, number: int, row: dict[str, Any], record: Record) -> None:
+        """Looks at what `reader` left of a row that it read."""
+        self._total += 1
+        shape = tuple(row)
+        left = self._left.get(shape)
+        if left is None:  # rows of a source have few sets of keys
+            read = self._reader.keys_read(row)
+            left = self._left[shape] = [key for key in shape if key not in read]
+            self._names.update(map(str, shape))
+        for key in left:
+            value = row[key]
+            if value is not None and value != "":
+                self._note(str(key), str(key), value, number, record)
+        if turns := self._reader.turns_key(row):
+            for turn in row[turns]:
+                human = turn.get("role", turn.get("from")) in ("human", "user")
+                for key, value in turn.items():
+                    if key in ("role", "content", "from", "value") or value is None:
+                        continue
+                    if not (human and key in _WEIGHTS | _LEARN_IF_YES | _LEARN_IF_NO):  # a prompt is not learned anyway
+                        self._note(f"{turns}[].{key}", str(key), value, number, record)
+
+    def found(self) -> list[UnreadKey]:
+        """The keys that matter, errors first, then bookkeeping."""
+        every = [self._judged(key, key.rpartition(".")[2], seen) for key, seen in self._seen.items()]
+        return sorted((one for one in every if one.records), key=lambda one: ("error", "warn", "").index(one.severity))
+
+    def never_there(self) -> list[str]:
+        """Keys that `columns` leaves out and no row has."""
+        return sorted(self._reader.left_out - self._names - {*FIELDS})
+
+    def _note(self, key: str, name: str, value: Any, number: int, record: Record) -> None:
+        self._names.add(name)
+        if key in self._reader.left_out or name in self._reader.left_out or not _is_filled(value):
+            return
+        seen = self._seen.setdefault(key, _Seen())
+        seen.filled.append(number)
+        folded = name.casefold()
+        if folded in _LEARN_IF_YES or folded in _LEARN_IF_NO or folded in _WEIGHTS:
+            shown = str(value).strip().casefold()[:40]
+            seen.values[shown] += 1
+            seen.places.setdefault(shown, []).append(number)
+        known = folded in _PASSAGES
+        text = value if isinstance(value, str) else _strings(value) if known else ""
+        if not text or not (known or _is_long(text)):
+            return
+        if _repeats(text, record):
+            seen.copies += 1
+            return
+        seen.text.append(number)
+        seen.beside_input += bool(record.input.strip())
+        seen.long = seen.long or _is_long(text)
+        if len(seen.hashes) < 10_000:
+            seen.hashes.add(hash(text))
+
+    def _judged(self, key: str, name: str, seen: _Seen) -> UnreadKey:
+        folded, given = name.casefold(), self._reader.columns
+        out = f"leave it out on purpose with columns={ {**suggest([], given), name: None} }"
+        if folded in _SAID and not self._meant(folded):
+            remedy = f"Put it into the texts, remove these rows, or {out}."
+            return UnreadKey(key, "error", seen.filled, _SAID[folded], remedy)
+        if unlearned := list(_not_learned(folded, seen)):
+            says = "a mark that a record is not to be learned, or less than others"
+            return UnreadKey(key, "error", unlearned, says, f"Remove these rows, or {out}.")
+        if not seen.text or seen.copies * 100 >= (seen.copies + len(seen.text)) * _COPY_PERCENT or not _varies(seen):
+            return UnreadKey(key, "", seen.filled)
+        passage = folded in _PASSAGES and folded not in _RENDERED
+        alone = not seen.beside_input and len(seen.text) * 100 >= self._total * _LEAST_PERCENT
+        if folded in _ANSWERS or not (passage or alone):
+            return UnreadKey(key, "warn", seen.text, "text of its own", f"Put it into the texts, or {out}.")
+        if seen.beside_input or "input" in given:
+            remedy = f"Join it with the input, or {out}."
+        else:
+            remedy = f"Pass columns={suggest([], {**given, 'input': key})}, or {out}."
+        beside = "text of its own" if seen.beside_input else "text, beside no input"
+        return UnreadKey(key, "error", seen.text, beside, remedy)
+
+    def _meant(self, name: str) -> bool:
+        """Whether `columns` chose the better answers by name, so that the worse are left out on purpose."""
+        output = self._reader.columns.get("output") or ""
+        return name.startswith("rejected") and output.startswith("chosen")
+
+
+def _not_learned(name: str, seen: _Seen) -> Iterator[int]:
+    values = {value: _YES_NO.get(value) for value in seen.values}
+    if name in _LEARN_IF_YES and None not in values.values():
+        stops = {value for value, yes in values.items() if yes is False}
+    elif name in _LEARN_IF_NO and None not in values.values():
+        stops = {value for value, yes in values.items() if yes}
+    elif name in _WEIGHTS:
+        stops = {value for value, yes in values.items() if yes is False or (len(values) > 1 and yes is None)}
+    else:
+        return
+    yield from sorted({number for value in stops for number in seen.places[value]})
+
+
+def _is_filled(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}", "null", "None")
+    if isinstance(value, (list, tuple, dict)):
+        return len(value) > 0
+    return not is_missing(value)
+
+
+def _is_long(text: str) -> bool:
+    return len(text.encode("utf-8", "replace")) >= _LEAST_BYTES and (" " in text.strip() or not text.isascii())
+
+
+def _varies(seen: _Seen) -> bool:
+    """Whether texts differ as texts do, not as categories do; few short ones say nothing either way."""
+    if len(seen.text) == 1 or (len(seen.text) < 20 and not seen.long):
+        return True
+    return len(seen.hashes) >= max(2, min(len(seen.text), 10_000) * _LEAST_PERCENT / 100)
+
+
+def _repeats(text: str, record: Record) -> bool:
+    """Whether a text is one of the record's, or the record rendered into a prompt, with its answer or without."""
+    instruction, given, output = map(str.strip, record)
+    if instruction and len(text) > len(instruction) >= _LEAST_INSTRUCTION:  # the usual case first
+        return (instruction in text and given in text) or text.strip() in (given, output)
+    own = text.strip()
+    if own in (instruction, given, output) or (len(own) >= _LEAST_INSTRUCTION and (own in instruction or own in given)):
+        return True
+    if not instruction or instruction not in text or given not in text:
+        return False
+    return len(instruction) >= _LEAST_INSTRUCTION or output in text
+
+
+def _strings(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        value = list(value.values())
+    return " ".join(filter(None, map(_strings, value))) if isinstance(value, (list, tuple)) else ""

@@ -1,0 +1,92 @@
+"""Rows that are no records: counted by what is wrong, with one of each, in one message.
+
+The first line says what the source is, the last what to do:
+
+    mine.json: 15 of 20 rows are no records.
+      12 rows: the key 'output' is missing, first record 4 (line 9). Keys of this record: ...
+      3 rows: 'input' is a int, not a string, first record 7 (line 13): 'input' is 5 (int), not a string; ...
+    Mend or remove these rows; where a key has another name, pass columns={our field: your key}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from alpaca_lora.data.rows import RowProblem, Rows
+from alpaca_lora.data.shapes import Shape, shape_of
+from alpaca_lora.data.unread import UnreadKey
+
+_SHOWN_KINDS = 10
+_ADVICE = "Mend or remove these rows; where a key has another name, pass columns={our field: your key}."
+
+
+class Unusable:
+    """Collects what is wrong with rows; truthy once there is something."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._first: dict[str, tuple[int, RowProblem]] = {}
+        self._counts: Counter[str] = Counter()
+        self._shapes: Counter[Shape] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def add(self, index: int, problem: RowProblem) -> None:
+        """Notes what is wrong with row `index` (from 0)."""
+        self._first.setdefault(problem.kind, (index, problem))
+        self._counts[problem.kind] += 1
+        if shape := shape_of(self._rows.values[index]):
+            self._shapes[shape] += 1
+
+    def kinds(self, brief: bool = False) -> list[str]:
+        """A line for each kind, most frequent first, with its count and its first row; `brief` leaves out details."""
+        lines = []
+        for kind, count in self._counts.most_common(_SHOWN_KINDS):
+            index, problem = self._first[kind]
+            place = self._rows.where(index).removeprefix(f"{self._rows.source}, ")
+            text = str(problem)
+            rest = "." if brief else text[len(kind) :] if text.startswith(kind) else f": {text}"
+            lines.append(f"{count:,} row{'' if count == 1 else 's'}: {kind}, first {place}{rest}")
+        if len(self._counts) > _SHOWN_KINDS:
+            lines.append(f"... and {len(self._counts) - _SHOWN_KINDS:,} other kinds")
+        return lines
+
+    def shape(self, unread: Sequence[UnreadKey]) -> Shape | None:
+        """What all rows are that could be read as records and are something else, as their unread keys say."""
+        if self._counts or not unread or 2 * len(unread[0].records) <= len(self._rows.values):
+            return None
+        shape = shape_of(self._rows.values[unread[0].records[0] - 1])
+        return shape if shape and unread[0].key in shape.keys else None
+
+    def message(self, unread: Sequence[UnreadKey] = (), others: Sequence[str] = ()) -> str:
+        """All that is wrong, also with keys that are not read; `others` are sentences with their own remedies."""
+        source, total, count = self._rows.source, len(self._rows.values), sum(self._counts.values())
+        shape, having = self._shapes.most_common(1)[0] if self._shapes else (None, 0)
+        if named := self.shape(unread):
+            shape, having = named, len(unread[0].records)
+            unread = [one for one in unread if one.key not in named.keys]
+        said = [*(one.sentences(total) for one in unread), *others]
+        alike = sum(shape_of(row) == shape for row in self._rows.values) if shape else 0
+        if shape and (10 * alike >= 9 * total or having == count):
+            share = "these are" if 10 * alike >= 9 * total else f"{having:,} of {total:,} rows are"
+            return "\n".join(
+                [f"{source}: {share} {shape.what}.", *_indented(self.kinds(brief=True), said), shape.advice]
+            )
+        if count == 1 and not said:
+            (index, problem) = next(iter(self._first.values()))
+            return f"{self._rows.where(index)}: {problem}"
+        if len(said) == 1 and not count:
+            return f"{source}: {said[0]}"
+        if not count:
+            return "\n".join([f"{source}: {len(said)} problems with its keys and outputs.", *_indented(said)])
+        head = f"{source}: {count:,} of {total:,} rows {'is no record' if count == 1 else 'are no records'}."
+        return "\n".join([head, *_indented(self.kinds(), said), *([_ADVICE] if len(self._counts) > 1 or said else [])])
+
+
+def _indented(*lists: Sequence[str]) -> list[str]:
+    return [f"  {line}" for lines in lists for line in lines]

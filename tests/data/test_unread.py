@@ -1,0 +1,214 @@
+"""Keys that nobody reads: what is lost is refused or told, once and with all rows; bookkeeping is silent."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from alpaca_lora.data.columns import suggest
+from alpaca_lora.data.records import Record, load_records
+from alpaca_lora.errors import ConfigError, DataError
+
+PASSAGE = "The ferry of line {} crossed the sound at noon and was met by a crowd of people on the quay."
+
+
+def rows(count=40, **keys):
+    """Records, every second with an input; each of `keys` is made from the row's number."""
+    return [
+        {
+            "instruction": f"Tell me about the ferry of line {number}.",
+            "input": f"line {number}" if number % 2 else "",
+            "output": f"It runs {number} times a day.",
+            **{key: make(number) for key, make in keys.items()},
+        }
+        for number in range(count)
+    ]
+
+
+def dolly(count=30):
+    return [
+        {
+            "instruction": f"When did line {number} start?",
+            "context": PASSAGE.format(number) if number % 3 == 0 else "",
+            "response": f"In {1900 + number}.",
+            "category": "closed_qa",
+        }
+        for number in range(count)
+    ]
+
+
+def test_dolly_is_told_its_columns_and_half_of_them_are_refused():
+    whole = "columns={'input': 'context', 'output': 'response'}"
+    with pytest.raises(DataError) as caught:
+        load_records(dolly())
+    assert str(caught.value).endswith(f"pass {whole}.")
+    with pytest.raises(DataError) as caught:
+        load_records(dolly(), columns={"output": "response"})
+    assert "'context' is not read, and holds text, beside no input (10 of 30 rows, first record 1)" in str(caught.value)
+    assert f"Pass {whole}, or leave it out on purpose with columns={{'output': 'response', 'context': None}}" in str(
+        caught.value
+    )
+    found = load_records(dolly(), columns={"input": "context", "output": "response"})
+    assert found.records[3] == Record("When did line 3 start?", PASSAGE.format(3), "In 1903.")
+    assert found.unread == {"category": 30}
+    assert not any(
+        record.input for record in load_records(dolly(), columns={"output": "response", "context": None}).records
+    )
+
+
+@pytest.mark.parametrize("key", ["输入", "context", "question", "passage", "Kontext", "inputs_of_ours"])
+def test_an_input_under_another_name_is_refused(key):
+    text = PASSAGE if key == "inputs_of_ours" else "{}, 3"
+    bare = [{"instruction": f"Add {number}.", key: text.format(number), "output": "x"} for number in range(20)]
+    with pytest.raises(DataError, match=rf"'{key}' is not read.*20 of 20 rows.*columns=\{{'input': '{key}'\}}"):
+        load_records(bare)
+    assert load_records(bare, columns={"input": key}).records[7].input == text.format(7)
+    assert load_records(bare, columns={key: None}).records[7].input == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "make", "count"),
+    [
+        ("system", lambda n: "Be kind." if n < 3 else "", 3),
+        ("system_prompt", lambda n: "You are a pirate.", 40),
+        ("history", lambda n: [["Hi", "Hello"]] if n < 4 else [], 4),
+        ("label", lambda n: n > 4, 5),
+        ("label", lambda n: "False" if n < 5 else "True", 5),
+        ("kto_tag", lambda n: int(n > 5), 6),
+        ("weight", lambda n: 0 if n < 2 else 1, 2),
+        ("loss_weight", lambda n: 0.5 if n < 2 else 1.0, 2),
+        ("train", lambda n: n != 3, 1),
+        ("masked", lambda n: n == 3, 1),
+        ("tools", lambda n: '[{"name": "search"}]' if n == 0 else "[]", 1),
+        ("function_call", lambda n: {"name": "f"} if n == 0 else None, 1),
+        ("tool_calls", lambda n: [{"name": "f"}] if n == 0 else [], 1),
+        ("images", lambda n: ["a.png"] if n == 0 else [], 1),
+        ("context", lambda n: PASSAGE.format(n), 40),
+    ],
+)
+def test_keys_that_change_what_is_learnt_are_refused(key, make, count):
+    with pytest.raises(DataError) as caught:
+        load_records(rows(**{key: make}))
+    message = str(caught.value)
+    assert f"{key!r} is not read" in message and f"({count} of 40 rows, first record" in message
+    assert f"columns={{{key!r}: None}}" in message
+    assert len(load_records(rows(**{key: make}), columns={key: None})) == 40
+
+
+@pytest.mark.parametrize(
+    ("key", "make"),
+    [
+        ("system", lambda n: ""),
+        ("history", lambda n: []),
+        ("history", lambda n: None),
+        ("label", lambda n: True),
+        ("label", lambda n: n % 3),
+        ("label", lambda n: "sports"),
+        ("weight", lambda n: 1.0),
+        ("weight", lambda n: 2),
+        ("train", lambda n: True),
+        ("tools", lambda n: "[]"),
+        ("system", lambda n: float("nan")),
+        ("id", lambda n: f"alpaca-{n}"),
+        ("url", lambda n: f"https://example.org/a/folder/with/a/long/name/and/another/one/{n}.html"),
+        ("source", lambda n: "leetcode"),
+        ("license", lambda n: "Creative Commons Attribution-ShareAlike 4.0 International, see the file LICENSE"),
+        ("meta", lambda n: [{"note": PASSAGE.format(n)}]),
+        ("instances", lambda n: [{"input": PASSAGE.format(n), "output": "x"}]),
+        ("score", lambda n: n / 7),
+        ("text", lambda n: rendered(rows()[n])),
+        ("prompt", lambda n: rendered(rows()[n]).partition("### Response:")[0]),
+    ],
+)
+def test_bookkeeping_and_copies_are_silent(key, make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_records(rows(**{key: make})).records == load_records(rows()).records
+
+
+def rendered(row):
+    return (
+        "Below is an instruction that describes a task.\n\n### Instruction:\n"
+        f"{row['instruction']}\n\n### Input:\n{row['input']}\n\n### Response:\n{row['output']}"
+    )
+
+
+def test_a_few_rows_whose_rendered_text_differs_do_not_stop_a_run():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = load_records(rows(text=lambda n: rendered(rows()[n]) if n else PASSAGE.format(n)))
+    assert found.unread == {"text": 40}
+
+
+@pytest.mark.parametrize("key", ["explanation", "notes"])
+def test_other_texts_are_told_once(key):
+    with pytest.warns(UserWarning, match=rf"'{key}' is not read, and holds text of its own \(40 of 40 rows") as caught:
+        load_records(rows(**{key: lambda n: PASSAGE.format(n)}))
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_reasoning_beside_no_input_is_told_and_not_taken_for_an_input():
+    data = [{"instruction": f"Add {n}.", "output": "x", "reasoning": PASSAGE.format(n)} for n in range(9)]
+    with pytest.warns(UserWarning, match="'reasoning' is not read"):
+        load_records(data)
+
+
+def test_worse_answers_are_refused_and_better_ones_by_name_are_not():
+    pairs = [{"prompt": f"Say {n}", "chosen": "Yes.", "rejected": "No."} for n in range(4)]
+    assert len(load_records(pairs, columns={"instruction": "prompt", "output": "chosen"})) == 4
+    with pytest.raises(DataError, match="^<list>: these are preference pairs"):
+        load_records(pairs, columns={"instruction": "prompt", "output": "rejected"})
+    with pytest.raises(DataError, match="^<list>: these are preference pairs"):
+        load_records(rows(chosen=lambda n: "Yes.", rejected=lambda n: "No."))
+
+
+def test_marks_inside_turns_count_for_the_answer_alone():
+    def talk(number, **answer):
+        human = {"role": "user", "content": f"Hi {number}", "weight": 0}
+        return {"messages": [human, {"role": "assistant", "content": "Hello", **answer}]}
+
+    assert len(load_records([talk(n) for n in range(3)])) == 3
+    with pytest.raises(DataError, match=r"'messages\[\].weight' is not read.*1 of 3 rows, first record 2"):
+        load_records([talk(n, weight=int(n != 1)) for n in range(3)])
+    with pytest.raises(DataError, match=r"'messages\[\].tool_calls' is not read"):
+        load_records([talk(n, tool_calls=[{"name": "f"}]) for n in range(3)])
+
+
+def test_all_that_is_wrong_with_keys_is_said_at_once():
+    with pytest.raises(DataError) as caught:
+        load_records(rows(system=lambda n: "Be kind.", label=lambda n: False))
+    assert str(caught.value).startswith("<list>: 2 problems with its keys")
+    assert "'system' is not read" in str(caught.value) and "'label' is not read" in str(caught.value)
+
+
+def test_a_key_left_out_has_to_be_there():
+    with pytest.raises(DataError, match="columns leaves out 'contxt', which no record has. Did you mean 'context'"):
+        load_records(rows(context=lambda n: "x"), columns={"contxt": None, "context": None})
+    for columns, message in (
+        ({"output": None}, "'output' cannot be left out"),
+        ({"input": "context", "context": None}, "'context' is both read and left out"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_records(rows(), columns=columns)
+
+
+def test_missing_values_of_pandas_are_none():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"instruction": ["Add 1.", "Add 2."], "input": ["1", None], "output": ["2", "4"]})
+    frame.loc[1, "input"] = float("nan")
+    expected = [Record("Add 1.", "1", "2"), Record("Add 2.", "", "4")]
+    assert load_records(frame.to_dict("records")).records == expected
+    assert load_records(frame.convert_dtypes().to_dict("records")).records == expected
+    frame["output"] = ["2", float("nan")]
+    with pytest.raises(DataError, match=r"1 of 2 records \(50.0%\) have an empty output"):
+        load_records(frame.to_dict("records"))
+
+
+def test_columns_are_suggested_by_the_names_others_use():
+    assert suggest(["system_prompt", "question", "response"]) == {"instruction": "question", "output": "response"}
+    assert suggest(["Instruction", "Context", "Answer"]) == {
+        "instruction": "Instruction", "input": "Context", "output": "Answer"
+    }  # fmt: skip
+    assert suggest(["指令", "输入", "输出"]) == {"instruction": "指令", "input": "输入", "output": "输出"}
+    assert suggest(["q", "response"], {"instruction": "q"}) == {"instruction": "q", "output": "response"}
