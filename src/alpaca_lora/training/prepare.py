@@ -66,6 +66,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
         validation,
         {
             "source": records.source,
+            **({"sources": [{"source": name, "rows": rows} for name, rows in records.parts]} if records.parts else {}),
             "fingerprint": records.fingerprint,
             "train_records": len(train_examples),
             "validation_records": len(validation) if validation else 0,
