@@ -123,8 +123,8 @@ TARGETS = "must be a list of module names, 'all-linear', or left out."
         ("adapter", 3, "3 must be a path or a name."),
         ("output_dir", None, "None must be a path or a name."),
         ("prompt_template", 3, "3 must be a path or a name."),
-        ("data", None, "None must be a file, a hub id, 'seeds', a list of dicts or a Dataset."),
-        ("data", "", "'' must be a file, a hub id, 'seeds', a list of dicts or a Dataset."),
+        ("data", None, "None must be a file, a folder, a hub id, 'seeds', a list of these or of dicts, or a Dataset."),
+        ("data", "", "'' must be a file, a folder, a hub id, 'seeds', a list of these or of dicts, or a Dataset."),
         ("columns", "question", "'question' must be pairs of our field and your column, e.g. {'output': 'answer'}."),
         (
             "columns",

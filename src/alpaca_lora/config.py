@@ -47,8 +47,8 @@ class FinetuneConfig:
     Settings left at their defaults are the adapter's; others must be."""
 
     data: Any
-    """Records: a JSON, JSONL, CSV or Parquet file, a hub id, `seeds` (the built-in 175), or, from Python, a list of
-    dicts or a datasets.Dataset."""
+    """Records: a JSON, JSONL, CSV or Parquet file, a folder of them, a pattern (`data/*.json`), a hub id, `seeds` (the
+    built-in 175), or a list of these, one after the other; from Python also a list of dicts or a datasets.Dataset."""
 
     output_dir: str
     """Folder the run writes to; it must be new or empty, unless `resume` is set."""
@@ -204,7 +204,8 @@ class FinetuneConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the run's alpaca_lora.json stores them; data that is not a path is named by its type."""
-        return {**self.__dict__, "data": self.data_name}
+        names = [str(name) for name in self.data] if self._names_sources else self.data_name
+        return {**self.__dict__, "data": names}
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the run."""
@@ -221,8 +222,15 @@ class FinetuneConfig:
 
     @property
     def data_name(self) -> str:
-        """The data's path or hub id, or the type of an object handed over in Python."""
+        """The data's path or hub id (of several, joined by " + "), or the type of an object handed over in Python."""
+        if self._names_sources:
+            return " + ".join(map(str, self.data))
         return str(self.data) if isinstance(self.data, str | Path) else f"<{type(self.data).__name__}>"
+
+    @property
+    def _names_sources(self) -> bool:
+        entries = self.data if isinstance(self.data, list | tuple) else []
+        return bool(entries) and all(isinstance(entry, str | Path) for entry in entries)
 
 
 def recipe_names() -> list[str]:
@@ -318,8 +326,9 @@ def _problems(config: FinetuneConfig) -> Any:
                 yield "base_model is missing. Name one: a hub id, a folder, or demo; or an adapter to continue."
         elif (not isinstance(value, str) or not value) and (name, value) != ("adapter", None):
             yield f"{name}: {value!r} must be a path or a name."
-    if config.data is None or (isinstance(config.data, str) and not config.data):
-        yield f"data: {config.data!r} must be a file, a hub id, 'seeds', a list of dicts or a Dataset."
+    if config.data is None or (isinstance(config.data, str | list | tuple) and not config.data):
+        kinds = "a file, a folder, a hub id, 'seeds', a list of these or of dicts, or a Dataset"
+        yield f"data: {config.data!r} must be {kinds}."
     columns = config.columns
     named = [*columns, *(key for key in columns.values() if key is not None)] if isinstance(columns, Mapping) else None
     if columns is not None and (named is None or not _are_texts(named)):

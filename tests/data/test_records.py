@@ -99,7 +99,9 @@ def test_empty_outputs_are_dropped_counted_and_warned_about_once(empty):
 def test_too_many_empty_outputs_are_an_error():
     rows = many(10)
     rows[0]["output"] = ""
-    with pytest.raises(DataError, match=r"1 of 10 records \(10.0%; numbers 1\) have an empty output; at most 5% may be dropped. Fill"):
+    with pytest.raises(
+        DataError, match=r"1 of 10 records \(10.0%; numbers 1\) have an empty output; at most 5% may be dropped. Fill"
+    ):
         load_records(rows)
     with pytest.raises(DataError, match=r"6 of 6 .*\(100.0%\) .*\(numbers 1, 2, 3, 4, 5 and 1 more\); none is left"):
         load_records([{"instruction": "a", "output": None}] * 6)

@@ -47,14 +47,14 @@ def test_files_of_another_shape_are_called_by_their_name(row, first, last):
 
 
 def test_bad_rows_are_counted_by_kind_with_one_of_each():
-    rows = [GOOD] * 3 + [{"instruction": "a"}] * 12 + [{**GOOD, "input": n} for n in (5, 6)] + ["x"]
+    rows = [GOOD] * 3 + [{"instruction": "a"}] * 12 + [{**GOOD, "input": n} for n in (5, 6)] + [["x"]]
     with pytest.raises(DataError) as caught:
         load_records(rows)
     lines = str(caught.value).splitlines()
     assert lines[0] == "<list>: 15 of 18 rows are no records."
     assert lines[1].startswith("  12 rows: the key 'output' is missing, first record 4. Keys of this record")
     assert lines[2].startswith("  2 rows: 'input' is a int, not a string, first record 16: 'input' is 5 (int)")
-    assert lines[3].startswith("  1 row: this is a str, not an object, first record 18")
+    assert lines[3].startswith("  1 row: this is a list, not an object, first record 18")
     assert lines[-1].startswith("Mend or remove these rows")
     shown = str(lint(rows))
     assert all(line in shown for line in lines[1:4])

@@ -53,7 +53,7 @@ def test_folder_of_save_to_disk(tmp_path):
 
 def test_other_folder(tmp_path):
     (tmp_path / "train.json").touch()
-    with pytest.raises(DataError, match=r"this is a folder, but none that .* Name one file in it: 'train.json'"):
+    with pytest.raises(DataError, match=r"train.json: the file is empty"):
         load_records(str(tmp_path))
 
 

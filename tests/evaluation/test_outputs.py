@@ -19,6 +19,14 @@ def write(path, rows):
 @pytest.mark.parametrize(
     ("rows", "found"),
     [
+        (
+            [{"question_id": 81, "category": "writing", "turns": ["Write."], "reference": ["x"]}],
+            [Instruction("Write.", "", "writing")],
+        ),
+        ([{"prompt": "Hi"}], [Instruction("Hi", "")]),
+        ([{"Instruction": "Hi", "id": 7}], [Instruction("Hi", "")]),
+        ([{"text": "Hi"}], [Instruction("Hi", "")]),
+        ([{"question": "Who?", "context": "He ran.", "answer": "He"}], [Instruction("Who?", "He ran.")]),
         ([{"instruction": "Hi", "output": "not read"}], [Instruction("Hi", "")]),
         ([{"instruction": "Add.", "input": "1, 2", "category": "maths"}], [Instruction("Add.", "1, 2", "maths")]),
         ([{"instruction": "Hi", "dataset": "koala"}], [Instruction("Hi", "", "koala")]),
@@ -38,7 +46,18 @@ def write(path, rows):
             [Instruction("Shorten it.", "a b", "Gmail"), Instruction("Shorten it.", "c d", "Gmail")],
         ),
     ],
-    ids=["alpaca", "category", "alpaca eval", "sharegpt", "self-instruct"],
+    ids=[
+        "mt-bench",
+        "prompt",
+        "Instruction",
+        "text",
+        "question with context",
+        "alpaca",
+        "category",
+        "alpaca eval",
+        "sharegpt",
+        "self-instruct",
+    ],
 )
 def test_instructions_of_every_kind(tmp_path, rows, found):
     assert read_instructions(write(tmp_path / "x.jsonl", rows)) == found
@@ -57,6 +76,12 @@ def test_instructions_of_every_kind(tmp_path, rows, found):
 def test_bad_instructions_are_named(tmp_path, row, message):
     with pytest.raises(DataError, match=message):
         read_instructions(write(tmp_path / "x.jsonl", [{"instruction": "Hi"}, row]))
+
+
+def test_further_turns_of_a_question_are_told(tmp_path):
+    rows = [{"question_id": number, "turns": ["One?", "Two?"]} for number in range(3)]
+    with pytest.warns(UserWarning, match="3 questions have several 'turns', and only the first of each is asked"):
+        assert read_instructions(write(tmp_path / "x.jsonl", rows)) == [Instruction("One?", "")] * 3
 
 
 def test_no_instructions(tmp_path):

@@ -60,6 +60,7 @@ def model_card(content: dict[str, Any], warning: str = "") -> str:
         f"`{data['source']}`: {data['train_records']} records to train on, {data['validation_records']} to validate "
         f"(content sha256 `{data['fingerprint'][:16]}`). "
         f"{sum(data['dropped'].values())} dropped, {data['truncated']} truncated.",
+        *(f"\n- `{one['source']}`: {one['rows']} rows" for one in data.get("sources", ())),
         "",
         "## Recipe",
         "",

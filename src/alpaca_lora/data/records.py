@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpaca_lora.data.columns import Columns
-from alpaca_lora.data.rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys
+from alpaca_lora.data.rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys, name_numbers
 from alpaca_lora.data.sources import SEEDS, open_source
 from alpaca_lora.data.unread import UnreadKeys
 from alpaca_lora.data.unusable import Unusable
@@ -91,13 +91,15 @@ class RecordSet:
         text = f"{self.source}: {_count(len(self), 'record')}, {with_input:,} with an input"
         total = sum(len(found) for found in self.dropped.values())
         if total:
-            reasons = "; ".join(f"{reason}: {_first(found)}" for reason, found in self.dropped.items() if found)
+            reasons = "; ".join(
+                f"{reason}: {_first(found, self.parts)}" for reason, found in self.dropped.items() if found
+            )
             text += f"; dropped {total:,} ({reasons})"
         return text
 
 
 def load_records(
-    data: str | Path | list[dict[str, Any]] | datasets.Dataset, *, columns: Columns | None = None
+    data: str | Path | list[str | Path] | list[dict[str, Any]] | datasets.Dataset, *, columns: Columns | None = None
 ) -> RecordSet:
     """Reads and validates instruction data.
 
@@ -106,9 +108,10 @@ def load_records(
     up to 5% of them. A key that is not read and would be missed is an error or a warning (unread.py says which).
 
     Args:
-        data: Path of a JSON, JSON Lines, CSV or Parquet file or of a folder written by `Dataset.save_to_disk`; a
-            Hugging Face hub id (its split "train"); "seeds" for the packaged records; a list of dicts; or a
-            `datasets.Dataset` (of a `DatasetDict`, the split "train").
+        data: Path of a JSON, JSON Lines, CSV or Parquet file or of a folder written by `Dataset.save_to_disk`; a folder
+            of such files, or a pattern (`data/*.json`), which are read in the order of their names; a Hugging Face hub
+            id (its split "train"); "seeds" for the packaged records; a list of these, read one after the other; a list
+            of dicts; or a `datasets.Dataset` (of a `DatasetDict`, the split "train").
         columns: Our field -> the source's key; a key of the source -> None leaves it out on purpose.
 
     Returns:
@@ -158,7 +161,7 @@ def load_records(
     # Level 2: the caller of load_records.
     if empty:
         warnings.warn(f"{rows.source}: {empty} Fill them in or remove them.", stacklevel=2)
-    told = [one.sentences(len(rows.values)) for one in found if one.severity == "warn"]
+    told = [one.sentences(len(rows.values), rows.parts) for one in found if one.severity == "warn"]
     if told:
         warnings.warn(f"{rows.source}: {' '.join(told)}", stacklevel=2)
     return RecordSet(
@@ -243,7 +246,7 @@ def _empty_outputs(rows: Rows, dropped: list[int]) -> str:
     if not dropped:
         return ""
     count, total = len(dropped), len(rows.values)
-    found = f"{shown_numbers(dropped, total)} have an empty output"
+    found = f"{shown_numbers(dropped, total, rows.parts)} have an empty output"
     if count * 100 <= total * MAX_DROPPED_PERCENT:
         return f"{found}; they are dropped."
     left = "none is left" if count == total else f"at most {MAX_DROPPED_PERCENT}% may be dropped"
@@ -252,20 +255,20 @@ def _empty_outputs(rows: Rows, dropped: list[int]) -> str:
     )
 
 
-def shown_numbers(numbers: list[int], total: int) -> str:
-    """How many records of how many, and the first of them.
+def shown_numbers(numbers: list[int], total: int, parts: Sequence[tuple[str, int]] = ()) -> str:
+    """How many records of how many, and the first of them; `parts` as in `RecordSet`.
 
     Example:
         >>> shown_numbers([3, 8], 40)
         '2 of 40 records (5.0%; numbers 3, 8)'
     """
     count = len(numbers)
-    return f"{count:,} of {_count(total, 'record')} ({count / total:.1%}; numbers {_first(numbers)})"
+    return f"{count:,} of {_count(total, 'record')} ({count / total:.1%}; numbers {_first(numbers, parts)})"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _first(found: list[int]) -> str:
-    return ", ".join(map(str, found[:5])) + (f" and {len(found) - 5:,} more" if len(found) > 5 else "")
+def _first(found: list[int], parts: Sequence[tuple[str, int]]) -> str:
+    return name_numbers(found, parts, 5, " and {:,} more")

@@ -10,6 +10,7 @@ import numpy as np
 from .packs import Layout
 from .plan import Planner
 from .records import RecordSet
+from .rows import name_numbers
 from .tokens import Encoder, Examples
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ class DataReport:
         dropped = {**self.records.dropped, "prompt reaches cutoff_len": examples.too_long}
         return {
             "records": f"{len(self.records):,} from {self.records.source}",
+            **{f"of {name}": f"{count:,} rows" for name, count in self.records.parts},
             "with input": f"{np.mean([bool(record.input) for record in self.records.records]):.1%}",
-            **{f"dropped, {reason}": _numbers(numbers) for reason, numbers in dropped.items() if numbers},
+            **{f"dropped, {reason}": self._numbers(numbers) for reason, numbers in dropped.items() if numbers},
             **({"keys not read": ", ".join(self.records.unread)} if self.records.unread else {}),
             "examples": f"{len(examples):,}",
             "tokens": f"{total:,} ({total / len(examples):.1f} an example)",
             "supervised tokens": f"{supervised:,} ({supervised / total:.1%})",
-            "response cut": _numbers(examples.truncated) if examples.truncated else "none",
-            "special tokens in text": _numbers(examples.special_text) if examples.special_text else "none",
+            "response cut": self._numbers(examples.truncated) if examples.truncated else "none",
+            "special tokens in text": self._numbers(examples.special_text) if examples.special_text else "none",
             "ending in EOS": f"{np.mean(ends == self.encoder.eos_id):.0%}",
             "example length": _quantiles(examples.lengths),
             "prompt length": _quantiles(examples.prompt_lens),
@@ -78,13 +80,17 @@ class DataReport:
         """The first examples as rich Texts: prompt dim, supervised tokens in alternating green, EOS reversed."""
         return [self._shown(index) for index in range(min(count, len(self.examples)))]
 
+    def _numbers(self, numbers: list[int]) -> str:
+        return f"{len(numbers):,} (record {name_numbers(numbers, self.records.parts, _SHOWN_NUMBERS, ', ...')})"
+
     def _shown(self, index: int) -> Text:
         from rich.text import Text
 
         ids = self.examples[index].ids.tolist()
         first = int(self.examples.supervised_from[index])
         tokenizer: Any = self.encoder.tokenizer
-        text = Text().append(f"record {self.examples.record_numbers[index]}: ", style="bold")
+        place = name_numbers([int(self.examples.record_numbers[index])], self.records.parts, 1, "")
+        text = Text().append(f"record {place}: ", style="bold")
         text.append(tokenizer.decode(ids[:first], clean_up_tokenization_spaces=False), style="dim")
         done = ""
         for k in range(first, len(ids) - 1):
@@ -94,11 +100,6 @@ class DataReport:
                 done = grown
         text.append(tokenizer.convert_ids_to_tokens(ids[-1]), style="reverse green")
         return text
-
-
-def _numbers(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:_SHOWN_NUMBERS]))
-    return f"{len(numbers):,} (record {shown}{', ...' if len(numbers) > _SHOWN_NUMBERS else ''})"
 
 
 def _quantiles(values: np.ndarray) -> str:

@@ -81,6 +81,13 @@ class Rows:
         )
 
 
+def name_numbers(found: Sequence[int], parts: Sequence[tuple[str, int]], most: int, more: str) -> str:
+    """The first record numbers of a list, of several sources with the source: `b.json 3, b.json 7, ...`."""
+    places = (place_in(parts, number) for number in found[:most])
+    shown = ", ".join(f"{source} {number}" if source else str(number) for source, number in places)
+    return shown + (more.format(len(found) - most) if len(found) > most else "")
+
+
 def place_in(parts: Sequence[tuple[str, int]], number: int) -> tuple[str, int]:
     """The source, and the number in it, of record `number` (from 1) of several sources; ("", number) of a single one.
 

@@ -1,4 +1,4 @@
-"""Sources to rows: finds out what `data` is and opens it.
+"""Sources to rows: finds out what `data` is and opens it; several sources become one (listing.py says which).
 
 A file is recognised by its content; only CSV, which has no mark of its own, goes by its suffix. The hub is asked only
 for what looks like a hub id, and `datasets` is imported only when it is needed.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca_lora.data.jsonreader import decode_text, read_json
+from alpaca_lora.data.listing import are_sources, list_sources
 from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
 from alpaca_lora.data.tables import read_csv, read_parquet
 from alpaca_lora.errors import DataError, MissingDependencyError, did_you_mean
@@ -32,16 +33,21 @@ def open_source(data: object) -> Rows:
     """The rows of any source.
 
     Args:
-        data: A file or folder path, a hub id, "seeds", a list of dicts, or a `datasets.Dataset`.
+        data: A file or folder path, a pattern, a hub id, "seeds", a list of these, a list of dicts, or a
+            `datasets.Dataset`.
 
     Raises:
         DataError: There is no such file, the hub has no such data set or is out of reach, or the content is not data.
         MissingDependencyError: `datasets` or `pyarrow` is needed and absent.
     """
-    if isinstance(data, Path):
-        return _open_path(data.expanduser(), str(data))
-    if isinstance(data, str):
-        return _open_name(data)
+    if isinstance(data, str) and not data.strip():
+        raise DataError(f"data is {data!r}; name a file, a hub id or {SEEDS!r}.")
+    if isinstance(data, (str, Path)) or are_sources(data):
+        parts = [_open_one(name) for name in list_sources(data)]
+        empty = next((part.source for part in parts if not part.values), None)
+        if empty is not None and len(parts) > 1:
+            raise DataError(f"{empty}: the source holds no records (0 rows). Add some, or leave it out of the list.")
+        return parts[0] if len(parts) == 1 else Rows.joined(parts)
     if isinstance(data, (list, tuple)) and not isinstance(data, Record):
         return Rows([row._asdict() if isinstance(row, Record) else row for row in data], "<list>")
     if any(kind.__module__.split(".")[0] == "datasets" for kind in type(data).__mro__):
@@ -56,12 +62,14 @@ def open_source(data: object) -> Rows:
     )
 
 
+def _open_one(name: str | Path) -> Rows:
+    return _open_path(name.expanduser(), str(name)) if isinstance(name, Path) else _open_name(name)
+
+
 def _open_name(name: str) -> Rows:
     if name == SEEDS:
         seeds = importlib.resources.files("alpaca_lora.data").joinpath("seeds.jsonl")
         return read_json(decode_text(seeds.read_bytes(), SEEDS), SEEDS)
-    if not name.strip():
-        raise DataError(f"data is {name!r}; name a file, a hub id or {SEEDS!r}.")
     if name.lstrip()[0] in "[{":
         raise DataError(
             "data is JSON text, not the name of a source; pass json.loads(data), or save it and pass the path."
@@ -105,10 +113,6 @@ def _open_path(path: Path, source: str) -> Rows:
 
 
 def _open_folder(path: Path, source: str) -> Rows:
-    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        inside = sorted(child.name for child in path.iterdir() if _FILE_SUFFIX.search(child.name))
-        advice = f"Name one file in it: {list_keys(inside)}." if inside else "Name a data file."
-        raise DataError(f"{source}: this is a folder, but none that Dataset.save_to_disk wrote. {advice}")
     datasets = _import_datasets(source)
     try:
         loaded = datasets.load_from_disk(str(path))

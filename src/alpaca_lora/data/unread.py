@@ -17,12 +17,12 @@ from row to row. Costs about 1 µs for each key that is not read, and a search f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from alpaca_lora.data.columns import CALLED, FIELDS, suggest
-from alpaca_lora.data.rows import Record, RowReader, is_missing
+from alpaca_lora.data.rows import Record, RowReader, is_missing, name_numbers
 
 _LEAST_BYTES = 60
 _LEAST_PERCENT = 5
@@ -64,9 +64,9 @@ class UnreadKey(NamedTuple):
     says: str = ""
     remedy: str = ""
 
-    def sentences(self, total: int) -> str:
-        """In two sentences: what would be lost, and what to do."""
-        count = f"{len(self.records):,} of {total:,} rows, first record {self.records[0]}"
+    def sentences(self, total: int, parts: Sequence[tuple[str, int]] = ()) -> str:
+        """In two sentences: what would be lost in a source of so many rows (and parts), and what to do."""
+        count = f"{len(self.records):,} of {total:,} rows, first record {name_numbers(self.records[:1], parts, 1, '')}"
         return f"{self.key!r} is not read, and holds {self.says} ({count}). {self.remedy}"
 
 

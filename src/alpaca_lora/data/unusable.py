@@ -70,7 +70,7 @@ class Unusable:
         if named := self.shape(unread):
             shape, having = named, len(unread[0].records)
             unread = [one for one in unread if one.key not in named.keys]
-        said = [*(one.sentences(total) for one in unread), *others]
+        said = [*(one.sentences(total, self._rows.parts) for one in unread), *others]
         alike = sum(shape_of(row) == shape for row in self._rows.values) if shape else 0
         if shape and (10 * alike >= 9 * total or having == count):
             share = "these are" if 10 * alike >= 9 * total else f"{having:,} of {total:,} rows are"

@@ -75,15 +75,15 @@ def check_contamination(model: str, training: Mapping[str, Any] | None, pairs: S
 
     Args:
         model: Its name.
-        training: `data` of the adapter's alpaca_lora.json: `source`, `fingerprint`, and `columns` where the records
-            were read with other keys. None where it is unknown.
+        training: `data` of the adapter's alpaca_lora.json: `source`, `fingerprint`, `sources` where there were several,
+            and `columns` where the records were read with other keys. None where it is unknown.
         pairs: What the model is judged by.
     """
     source = str((training or {}).get("source") or "")
     if not training or not source:
         return Contamination(model, "")
     try:
-        records = load_records(source, columns=training.get("columns"))
+        records = load_records(training.get("sources") or source, columns=training.get("columns"))
         if records.fingerprint != training.get("fingerprint"):
             return Contamination(
                 model,

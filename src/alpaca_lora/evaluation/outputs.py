@@ -1,8 +1,9 @@
 """Instructions to answer, and files of answers: what a comparison is made from.
 
 Instructions come as records (Alpaca's keys or one ShareGPT exchange; the output is not read), as Self-Instruct's tasks
-(`instances`; user_oriented_instructions.jsonl), or in AlpacaEval's format. Answers come, and go, as AlpacaEval's
-`model_outputs`, a row an instruction:
+(`instances`; user_oriented_instructions.jsonl), in AlpacaEval's format, as questions of MT-bench (the first of their
+`turns`), or under other usual names (`prompt`, `question` with `context`, `text`). Answers come, and go, as
+AlpacaEval's `model_outputs`, a row an instruction:
 
     {"instruction": ..., "input": ..., "output": ..., "generator": "my-model", "dataset": "email", "settings": "{...}"}
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from typing import Any
 from ..data.files import write_atomically
 from ..data.records import Record
 from ..data.rows import BLANK, RowProblem, RowReader, Rows, list_keys
+from ..data.shapes import question_columns
 from ..data.sources import open_source
 from ..errors import DataError
 
@@ -81,6 +84,12 @@ def read_instructions(path: str | Path) -> list[Instruction]:
     rows = open_source(Path(__file__).with_name("probe.jsonl") if str(path) == PROBE else Path(path))
     reader = RowReader()
     found = []
+    several_turns = sum(isinstance(row, dict) and len(_turns(row)) > 1 for row in rows.values)
+    if several_turns:
+        warnings.warn(
+            f"{rows.source}: {several_turns:,} questions have several 'turns', and only the first of each is asked.",
+            stacklevel=2,
+        )
     for index, row in enumerate(rows.values):
         try:
             for part in _instances(row):
@@ -129,13 +138,23 @@ def write_outputs(path: str | Path, outputs: Sequence[ModelOutput]) -> None:
 
 
 def _instances(row: Any) -> list[Any]:
-    """The rows a task of Self-Instruct stands for; any other row by itself."""
-    if not isinstance(row, dict) or "instances" not in row:
+    """The rows a task of Self-Instruct stands for; any other row by itself, with what it asks under our names."""
+    if not isinstance(row, dict):
         return [row]
+    if turns := _turns(row):
+        return [{"instruction": turns[0]}]
+    if "instances" not in row:
+        return [{**row, **{field: row[key] for field, key in question_columns(row).items() if key in row}}]
     instances = row["instances"]
     if not isinstance(instances, list) or not all(isinstance(instance, dict) for instance in instances):
         raise RowProblem("'instances' is no list of objects, as it is in Self-Instruct's files. Correct it.")
     return [{"instruction": row.get("instruction"), "input": instance.get("input")} for instance in instances]
+
+
+def _turns(row: dict[str, Any]) -> list[str]:
+    """The turns of a question of MT-bench."""
+    turns = row.get("turns") if "instruction" not in row else None
+    return turns if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns) else []
 
 
 def _asked(record: Record) -> tuple[str, str]:

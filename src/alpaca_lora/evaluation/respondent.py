@@ -73,6 +73,8 @@ class Respondent:
             found["contract"] = sha256_of_json(run["contract"])
         if isinstance(run.get("data"), dict):
             found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint")}
+            if several := run["data"].get("sources"):
+                found["training_data"]["sources"] = [one["source"] for one in several]
             if columns := run.get("config", {}).get("columns"):
                 found["training_data"]["columns"] = columns
         return found

@@ -72,6 +72,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
         validation,
         {
             "source": records.source,
+            **({"sources": [{"source": name, "rows": rows} for name, rows in records.parts]} if records.parts else {}),
             "fingerprint": records.fingerprint,
             "train_records": len(train_examples),
             "validation_records": len(validation) if validation else 0,
@@ -123,7 +124,7 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
     cut = sorted(number for part in parts for number in part.truncated)
     total = len(records)
     if dropped:
-        found = f"{records.source}: the prompt alone reaches cutoff_len={cutoff_len} in {shown_numbers(dropped, total)}"
+        found = f"{records.source}: the prompt alone reaches cutoff_len={cutoff_len} in {shown_numbers(dropped, total, records.parts)}"
         if len(dropped) * 100 > total * MAX_DROPPED_PERCENT:
             raise DataError(
                 f"{found}; these records cannot be trained on, and at most {MAX_DROPPED_PERCENT}% may be dropped. "
@@ -132,7 +133,7 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
         warnings.warn(f"{found}; they are dropped.", stacklevel=3)
     if cut:
         warnings.warn(
-            f"{records.source}: the response is cut to fit cutoff_len={cutoff_len} in {shown_numbers(cut, total)}; EOS "
+            f"{records.source}: the response is cut to fit cutoff_len={cutoff_len} in {shown_numbers(cut, total, records.parts)}; EOS "
             "stays at its end. Raise cutoff_len to keep them whole.",
             stacklevel=3,
         )

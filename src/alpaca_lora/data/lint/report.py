@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import DataError
 from ..columns import Columns
-from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows
+from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, name_numbers
 from ..sources import open_source
 from ..unread import UnreadKey, UnreadKeys
 from ..unusable import Unusable
@@ -42,6 +42,7 @@ class LintReport:
         fixed: The mended file, where one was written; its report is beside it.
         unusable: Rows that are no records: a sentence for each kind, with its count and first record.
         unread: Keys that are not read and would be missed.
+        parts: Of several sources, the name and the number of rows of each; findings number their records through.
     """
 
     source: str
@@ -50,6 +51,7 @@ class LintReport:
     fixed: Path | None = None
     unusable: Sequence[str] = ()
     unread: Sequence[UnreadKey] = ()
+    parts: Sequence[tuple[str, int]] = ()
 
     @property
     def by_check(self) -> dict[str, list[Finding]]:
@@ -92,17 +94,22 @@ class LintReport:
             lines += ["", f"{'':5}  {'check':{width}}  count  records"]
         for name, found in found_by.items():
             numbers = list(dict.fromkeys(one.record for one in found))
-            more = ", ..." if len(numbers) > _SHOWN_NUMBERS else ""
-            shown = ", ".join(map(str, numbers[:_SHOWN_NUMBERS])) + more
+            shown = name_numbers(numbers, self.parts, _SHOWN_NUMBERS, ", ...")
             lines.append(f"{CHECKS[name].severity:5}  {name:{width}}  {len(found):5,}  {shown}")
         for name, found in found_by.items():
             lines += ["", f"{name}: {CHECKS[name].meaning} {CHECKS[name].advice}"]
             if name == "unusable" and self.unusable:
                 lines += [f"  {kind}" for kind in self.unusable]
             elif name in _KEY_CHECKS.values():
-                lines += [f"  {one.sentences(self.total)}" for one in self.unread if _KEY_CHECKS[one.severity] == name]
+                lines += [
+                    f"  {one.sentences(self.total, self.parts)}"
+                    for one in self.unread
+                    if _KEY_CHECKS[one.severity] == name
+                ]
             else:
-                lines += [f"  record {one.record}, {one.field}: {one.excerpt}" for one in found[:_SHOWN_EXAMPLES]]
+                for one in found[:_SHOWN_EXAMPLES]:
+                    place = name_numbers([one.record], self.parts, 1, "")
+                    lines.append(f"  record {place}, {one.field}: {one.excerpt}")
         if self.fixed:
             mended = len(self.findings) - len(self.left)
             lines += [
@@ -147,9 +154,8 @@ def lint_data(
     for key in unread:
         findings += [Finding(number, _KEY_CHECKS[key.severity], key.key, key.says) for number in key.records]
     findings.sort(key=lambda one: one.record)
-    report = LintReport(
-        rows.source, len(rows.values), findings, Path(fix) if fix is not None else None, unusable.kinds(), unread
-    )
+    fixed = Path(fix) if fix is not None else None
+    report = LintReport(rows.source, len(rows.values), findings, fixed, unusable.kinds(), unread, rows.parts)
     if report.fixed and report_path:
         _write(report, report_path, rows, kept, reader)
     return report
