@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alpaca_lora.data.jsonreader import decode_text, read_json
+from alpaca_lora.data.jsonreader import read_json
 from alpaca_lora.data.records import Record, load_records
 from alpaca_lora.errors import DataError
 
@@ -32,23 +32,6 @@ def test_unicode_line_separators_stay_inside_strings():
         {"output": "a\u2028b\x85c"},
         {"output": "d"},
     ]
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_utf16_is_named(encoding):
-    with pytest.raises(DataError, match=r"x: the file is encoded in UTF-(16|16LE|16BE|32), not UTF-8. .*iconv -f UTF"):
-        decode_text(ARRAY.encode(encoding), "x")
-
-
-def test_invalid_utf8_names_line_and_byte():
-    with pytest.raises(DataError, match=r"x, line 2, byte 6: 0xe9 is not valid UTF-8 \(file offset 8\)"):
-        decode_text(b'[{\n "caf\xe9"}]', "x")
-
-
-@pytest.mark.parametrize("data", [b"", b" \n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
-def test_empty_file(data):
-    with pytest.raises(DataError, match="x: the file is empty"):
-        decode_text(data, "x")
 
 
 @pytest.mark.parametrize(

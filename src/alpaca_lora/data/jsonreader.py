@@ -1,4 +1,4 @@
-"""Text to rows: bytes are decoded as UTF-8, JSON arrays and JSON Lines are read with the place of every row.
+"""Text to rows: JSON arrays and JSON Lines are read with the place of every row.
 
 Which of the two a file is shows in its first character, never in its name. The standard decoder does the parsing,
 one element at a time, so 52,000 records (44 MB) take half a second; what it would let pass (duplicate keys, NaN) or
@@ -16,45 +16,6 @@ from alpaca_lora.data.rows import Rows, wrapping
 from alpaca_lora.errors import DataError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_BYTE_ORDER_MARKS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"),
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
-
-
-def decode_text(data: bytes, source: str) -> str:
-    """Bytes as text, without the UTF-8 byte-order mark.
-
-    Args:
-        data: The whole file.
-        source: Its name, for messages.
-
-    Raises:
-        DataError: The file is empty, is UTF-16 or UTF-32, or has a byte that is not UTF-8 (with line and offset).
-    """
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "")
-    if not encoding and b"\x00" in data[:2]:
-        encoding = "UTF-16BE" if data[0] == 0 else "UTF-16LE"
-    if encoding:
-        raise DataError(
-            f"{source}: the file is encoded in {encoding}, not UTF-8. Save it as UTF-8, for example with "
-            f"iconv -f {encoding} -t UTF-8 IN > OUT."
-        )
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        in_line = error.start - data.rfind(b"\n", 0, error.start)
-        raise DataError(
-            f"{source}, line {line}, byte {in_line}: 0x{data[error.start]:02x} is not valid UTF-8 (file offset "
-            f"{error.start}). Save the file as UTF-8; from a Windows code page, iconv -f CP1252 -t UTF-8 IN > OUT."
-        ) from None
-    text = text.removeprefix("\ufeff")
-    if not text.strip():
-        raise DataError(f"{source}: the file is empty. Write at least one record to it, or name another file.")
-    return text
 
 
 def read_json(text: str, source: str) -> Rows:

@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from alpaca_lora.data.jsonreader import decode_text, read_json
+from alpaca_lora.data.encodings import decode_text
+from alpaca_lora.data.jsonreader import read_json
 from alpaca_lora.data.listing import are_sources, list_sources
 from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
 from alpaca_lora.data.tables import read_csv, read_parquet

@@ -75,6 +75,6 @@ def moderation_from(where: str, key: str | None = None) -> Moderation:
     if where.startswith(("http://", "https://")):
         return ModerationEndpoint(where, key)
     try:
-        return Keywords(Path(where).read_text(encoding="utf-8").splitlines())
+        return Keywords(Path(where).read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"moderation: {where!r} is neither a URL nor a readable text file: {error}") from error
