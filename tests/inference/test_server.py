@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import http.server
 import json
@@ -11,15 +12,13 @@ import time
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
 from alpaca_lora import load, serve
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.inference.engine import Engine
-from alpaca_lora.inference.guard import Guard
 from alpaca_lora.inference.moderation import Keywords, ModerationEndpoint
 from alpaca_lora.inference.sampling import Sampling
-from alpaca_lora.inference.serve import listen, serve_model
+from alpaca_lora.inference.serve import listen, serve_model, server_of
 from alpaca_lora.inference.server import make_app
 
 openai = pytest.importorskip("openai")
@@ -27,13 +26,12 @@ TOKEN = "a-token-of-enough-length"
 
 
 @contextmanager
-def serving(model, *, token=None, moderation=None, **limits):
+def serving(model, *, token=None, moderation=None, allow_host=(), **limits):
     """A server in a thread; yields its engine and port."""
     engine = Engine(model, **limits)
     listening = listen("127.0.0.1", 0)
-    host, port = listening.getsockname()
-    app = Guard(make_app(engine, moderation), host, port, token)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    port = listening.getsockname()[1]
+    server = server_of(make_app(engine, moderation), listening, token, allow_host=allow_host)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
@@ -158,7 +156,7 @@ def test_a_seed_repeats_whatever_else_is_asked(client, model):
     ("path", "body", "status", "message"),
     [
         ("chat/completions", b"{not json", 400, "the body is not valid JSON"),
-        ("chat/completions", b"\xff\xfe", 400, "the body is not valid JSON"),
+        ("chat/completions", b"\xff\xfe", 400, "the body is empty; send a JSON object."),
         ("chat/completions", b"[]", 400, "the body: Input should be"),
         ("chat/completions", {}, 400, "messages: Field required"),
         ("chat/completions", chat(messages=[]), 400, "messages: the last one must be a user's, with a text."),
@@ -387,12 +385,177 @@ def test_the_servers_own_page_may_ask(port, model):
     assert send(port, "GET", "/v1/models", Host=f"localhost:{port}")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        (
+            {"Host": "box.example"},
+            "Host: 'box.example' is not this server's own name, so the request is refused. If it is",
+        ),
+        ({"Host": "Box.example:9000"}, "start the server with --allow_host box.example."),
+        ({"Host": "["}, "Host: '[' is not this server's own name"),
+        ({"Host": "localhost@box.example"}, "is not this server's own name"),
+        (
+            {"Origin": "https://a.example"},
+            "Origin: 'https://a.example' is another site's page, so the request is refused.",
+        ),
+        ({"Origin": "http://["}, "Origin: 'http://['"),
+        ({"Origin": "null"}, "Origin: 'null'"),
+        ({"Origin": "file://"}, "Origin: 'file://'"),
+        (
+            {"Host": "localhost:9000", "Origin": "http://localhost:9001"},
+            "start the server with --allow_host localhost:9001.",
+        ),
+    ],
+)
+def test_a_refusal_says_whom_and_what_would_allow_it(port, headers, message):
+    status, body = send(port, "POST", "/v1/completions", {"prompt": "a"}, **headers)
+    assert status == 403
+    assert message in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "localhost:9000", "Origin": "http://localhost:9000"},  # ssh -L 9000:localhost:8000
+        {"Host": "127.0.0.1"},
+        {"Host": "[::1]:9000", "Origin": "http://[::1]:9000"},
+        {"Host": "box.example", "Origin": "https://box.example"},
+        {"Host": "Box.example:443", "Origin": "https://box.example"},
+        {"Host": "localhost:8000", "Origin": "https://box.example"},  # a proxy that writes its own Host
+        {"Host": "a.example:81"},
+    ],
+)
+def test_tunnels_and_allowed_names(model, headers):
+    with serving(model, allow_host=["box.example", "a.example:81"]) as (_, port):
+        assert send(port, "POST", "/v1/completions", {"prompt": "a", "max_tokens": 1}, **headers)[0] == 200
+        for host in ("a.example:82", "b.box.example", "box.example.evil"):
+            forged = {"X_Forwarded_Host": "box.example", "X_Forwarded_For": "127.0.0.1"}
+            assert send(port, "GET", "/v1/models", Host=host, **forged)[0] == 403
+            assert send(port, "GET", "/v1/models", Origin=f"https://{host}")[0] == 403
+
+
+def test_an_allowed_name_without_a_token_is_warned_of():
+    with pytest.warns(UserWarning, match="whoever reaches box.example can use this server"):
+        listen("127.0.0.1", 0, None, ["box.example"]).close()
+    with pytest.raises(ConfigError, match="allow_host: 'https://box.example' is no host. Give a name such as"):
+        listen("127.0.0.1", 0, None, ["https://box.example"])
+
+
+# What a body may be
+
+
+def speak(port, text, *more):
+    """What a raw client gets: sent in one piece, then the rest; its replies, split into status and body."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
+        raw.sendall(text.replace("HOST", f"Host: 127.0.0.1:{port}").replace("\n", "\r\n").encode())
+        for part in more:
+            raw.sendall(part)
+        reply = http.client.HTTPResponse(raw)
+        reply.begin()
+        return reply.status, json.loads(reply.read())
+
+
+ASKED = b'{"prompt": "a", "max_tokens": 2}'
+HEAD = "POST /v1/completions HTTP/1.1\nHOST\nContent-Type: application/json\n"
+
+
+def chunks(content, size=7):
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        # what Java's HttpClient sends
+        (
+            "Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAEAAEAAAAIAAAAB\nContent-Length: 32",
+            ASKED,
+        ),
+        ("Connection: Upgrade\nUpgrade: websocket\nContent-Length: 32", ASKED),
+        ("Connection: Upgrade\nUpgrade: h2c\nTransfer-Encoding: chunked", chunks(ASKED)),
+        ("Transfer-Encoding: chunked", chunks(ASKED)),
+        ("Transfer-Encoding: chunked", chunks(ASKED, 1)),
+        ("Content-Encoding: identity\nContent-Length: 32", ASKED),
+        ("Accept: text/plain\nContent-Length: 32", ASKED),
+    ],
+)
+def test_bodies_arrive_however_they_are_sent(port, head, body):
+    for parts in ([body], [body[:9], body[9:]]):
+        status, reply = speak(port, f"{HEAD}{head}\n\n", *parts)
+        assert status == 200, reply
+        assert reply["usage"]["completion_tokens"] == 2
+
+
+def test_httptools_beside_uvicorn_changes_nothing():
+    with listen("127.0.0.1", 0) as listening:
+        config = server_of(lambda *_: None, listening).config
+        config.load()
+    assert config.http_protocol_class.__module__ == "uvicorn.protocols.http.h11_impl"
+    assert config.ws_protocol_class is None
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "message"),
+    [
+        (b"\xef\xbb\xbf" + ASKED, {}, 200, None),
+        (ASKED.decode().encode("utf-16"), {}, 200, None),
+        (ASKED, {"Content-Type": "application/json; charset=utf-8"}, 200, None),
+        (ASKED, {"Content-Type": "application/vnd.api+json"}, 200, None),
+        (ASKED, {"Content-Type": "application/x-www-form-urlencoded"}, 415, "Send 'Content-Type: application/json'."),
+        (ASKED, {"Content-Type": "text/plain"}, 415, "Content-Type: 'text/plain' is not read by this server."),
+        (gzip.compress(ASKED), {"Content-Encoding": "gzip"}, 415, "Content-Encoding: 'gzip' is not read"),
+        (b'{"prompt": "\xe9"}', {}, 400, "the body: byte 13 (0xe9) is not valid UTF-8. Send JSON in UTF-8."),
+        (b"", {}, 400, "the body is empty; send a JSON object."),
+        (b"{" * 50_000, {}, 400, "JSON"),
+    ],
+)
+def test_encodings_of_bodies(port, content, headers, status, message):
+    found, body = send(port, "POST", "/v1/completions", content, **headers)
+    assert found == status, body
+    assert message is None or message in body["error"]["message"]
+
+
+def test_without_a_content_type_a_body_is_json(port):
+    assert speak(port, "POST /v1/completions HTTP/1.1\nHOST\nContent-Length: 32\n\n", ASKED)[0] == 200
+
+
 def test_a_large_body_is_refused(port):
     assert send(port, "POST", "/v1/completions", {"prompt": "a" * (1 << 20)})[0] == 413
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:  # no length told, and no end
-        raw.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())
-        raw.sendall(b"Transfer-Encoding: chunked\r\n\r\n10000\r\n")
-        assert b" 411 " in raw.recv(1000).split(b"\r\n")[0]
+    # no length told, and no end
+    status, body = speak(
+        port, f"{HEAD}Transfer-Encoding: chunked\n\n", b"100000\r\n" + b" " * (1 << 20) + b"\r\n1\r\n \r\n"
+    )
+    assert (status, body["error"]["message"]) == (413, "a request may have at most 1048576 bytes.")
+    limit = ASKED + b" " * ((1 << 20) - len(ASKED))
+    assert speak(port, f"{HEAD}Transfer-Encoding: chunked\n\n", chunks(limit, 60_000))[0] == 200
+
+
+def test_a_client_that_waits_to_go_on_is_told_to(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
+        head = f"{HEAD}Expect: 100-continue\nContent-Length: 32\n\n".replace("HOST", f"Host: 127.0.0.1:{port}")
+        raw.sendall(head.replace("\n", "\r\n").encode())
+        assert raw.recv(1000).startswith(b"HTTP/1.1 100 ")
+        raw.sendall(ASKED)
+        assert b" 200 " in raw.recv(1000).split(b"\r\n")[0]
+    assert speak(port, f"{HEAD}Expect: 100-continue\nContent-Length: 9999999\n\n")[0] == 413
+
+
+def test_a_connection_goes_on_after_an_error(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for content, status in ((b"{", 400), (b" " * ((1 << 20) + 1), 413), (gzip.compress(ASKED), 400), (ASKED, 200)):
+        connection.request("POST", "/v1/completions", content, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        response.read()
+        assert response.status == status
+    connection.close()
+
+
+def test_head_is_get_without_a_body(port):
+    assert send(port, "HEAD", "/health")[0] == 200
+    assert send(port, "HEAD", "/v1/models")[0] == 200
+    assert send(port, "OPTIONS", "/v1/models")[0] == 405
 
 
 def test_a_token(model):
@@ -404,7 +567,24 @@ def test_a_token(model):
         assert status == 303
         assert headers["location"] == "/v1/models?x=1"
         assert "HttpOnly; SameSite=Lax" in headers["set-cookie"]
-        assert send(port, "GET", "/v1/models", Cookie=headers["set-cookie"].partition(";")[0])[0] == 200
+        cookie = headers["set-cookie"].partition(";")[0]
+        for others in (
+            cookie,
+            f"a[b]=1; {cookie}",
+            f'c={{"x": "y"}}; @; {cookie}',
+            f"{cookie.partition('=')[0]}=old; {cookie}",
+        ):
+            assert send(port, "GET", "/v1/models", Cookie=others)[0] == 200
+        assert send(port, "GET", "/v1/models", Cookie=f"other={TOKEN}")[0] == 401
+        for path, place in (
+            (f"/a%0d%0aX:%201?token={TOKEN}", "/a%0D%0AX%3A%201"),
+            (f"/%e6%97%a5?x=%ff&token={TOKEN}&y=", "/%E6%97%A5?x=%ff&y="),
+            (f"//box.example/?token={TOKEN}", "/"),
+            (f"http://box.example/?token={TOKEN}", "/"),
+            (f"/\\\\box.example?token={TOKEN}", "/%5C%5Cbox.example"),
+        ):
+            status, headers = send(port, "GET", path, Host=f"127.0.0.1:{port}")
+            assert (status, headers["location"]) == (303, place)
 
 
 @pytest.mark.parametrize(
