@@ -14,17 +14,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-import uvicorn
 
 from alpaca_lora import finetune, load
 from alpaca_lora.data.records import Record, RecordSet
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.inference.engine import Engine
-from alpaca_lora.inference.guard import Guard
 from alpaca_lora.inference.local import BASE, LocalModel
 from alpaca_lora.inference.moderation import Keywords
 from alpaca_lora.inference.sampling import Sampling
-from alpaca_lora.inference.serve import listen
+from alpaca_lora.inference.serve import listen, server_of
 from alpaca_lora.inference.server import make_app
 from alpaca_lora.prompts import Template
 
@@ -42,9 +40,9 @@ def serving(model, *, token=None, moderation=None, **limits):
     """A server with the page, in a thread; yields its engine and port."""
     engine = Engine(model, **limits)
     listening = listen("127.0.0.1", 0)
-    host, port = listening.getsockname()
-    app = Guard(add_page(make_app(engine, moderation), engine, moderation), host, port, token)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    port = listening.getsockname()[1]
+    app = add_page(make_app(engine, moderation), engine, moderation)
+    server = server_of(app, listening, token)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

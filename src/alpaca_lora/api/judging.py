@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -125,6 +125,7 @@ def rate(
     share: float | None = None,
     raters: int | None = None,
     ready: Callable[[str], object] = print,
+    allow_host: Sequence[str] = (),
 ) -> Compared:
     """Let people rate two models' answers in their browsers, blind, until Ctrl-C or SIGTERM; then report.
 
@@ -138,6 +139,7 @@ def rate(
         share: The part of the pairs that each rater gets; all if left out.
         raters: How many are expected; given with `share`, and only then.
         ready: Called with the address once it can be opened.
+        allow_host: Names beside this machine's own under which a tunnel or proxy passes requests on.
 
     Raises:
         DataError, ConfigError: as `compare`.
@@ -151,7 +153,16 @@ def rate(
 
     comparison = Comparison.open(out, a, b)
     token = token or secrets.token_urlsafe(16)
-    serve_page(comparison, host=host, port=port, token=token, share=share, raters=raters, ready=ready)
+    serve_page(
+        comparison,
+        host=host,
+        port=port,
+        token=token,
+        share=share,
+        raters=raters,
+        ready=ready,
+        allow_host=allow_host,
+    )
     return report_on(out)
 
 

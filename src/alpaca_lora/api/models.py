@@ -88,6 +88,7 @@ def serve(
     prompt_template: str | None = None,
     force: bool = False,
     ready: Callable[[str], None] = print,
+    allow_host: Sequence[str] = (),
 ) -> None:
     """Serve a model over HTTP, in OpenAI's protocol, until Ctrl-C or SIGTERM.
 
@@ -104,6 +105,7 @@ def serve(
         prompt_template: As for `load`.
         force: As for `load`.
         ready: Called with the address once requests are answered.
+        allow_host: Names beside this machine's own under which a tunnel or proxy passes requests on.
 
     Raises:
         ConfigError: the port is taken, or the address needs a token.
@@ -127,4 +129,5 @@ def serve(
         max_waiting=max_waiting,
         moderation=moderation,
         ready=ready,
+        allow_host=allow_host,
     )

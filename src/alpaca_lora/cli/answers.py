@@ -96,6 +96,7 @@ def serve(
     prompt_template: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    allow_host: list[str] | str | None = None,
     web: bool = False,
     max_rows: int = 32,
     max_waiting: int = 64,
@@ -110,6 +111,7 @@ def serve(
         prompt_template: For models without a contract; `alpaca` if left out.
         host: What to bind. Another than this machine's own needs a token in ALPACA_LORA_TOKEN.
         port: 0 takes one that is free.
+        allow_host: Names beside this machine's own under which a tunnel or proxy passes requests on.
         web: A page at / beside the protocol.
         max_rows: Most answers made at once.
         max_waiting: Most requests that wait; one more is refused with status 429.
@@ -130,6 +132,7 @@ def serve(
         prompt_template=prompt_template,
         host=host,
         port=port,
+        allow_host=paths(allow_host),
         token=os.environ.get("ALPACA_LORA_TOKEN"),
         web=web,
         max_rows=max_rows,

@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Literal
 
 from ..errors import ConfigError
-from .names import command_name
+from .names import command_name, paths
 
 
 def answer(
@@ -82,6 +82,7 @@ def compare(
     preferences: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    allow_host: list[str] | str | None = None,
     share: float | None = None,
     raters: int | None = None,
     base_url: str | None = None,
@@ -108,6 +109,7 @@ def compare(
         preferences: Report on this file instead: AlpacaEval's annotations.json, or a table of preferences.
         host: What --rate binds.
         port: Of --rate; 0 takes one that is free.
+        allow_host: Of --rate; names beside this machine's own under which a tunnel or proxy passes requests on.
         share: The part of the pairs that each rater gets; all if left out.
         raters: How many raters are expected; with --share only.
         base_url: Address of an OpenAI-compatible API; the judge is then its name for a model.
@@ -141,7 +143,8 @@ def compare(
         def ready(url: str) -> None:
             print(f"Raters open {url}\nCtrl-C ends it; the same command goes on.", flush=True)
 
-        print(api.rate(a, b, out, host=host, port=port, share=share, raters=raters, ready=ready))
+        names = paths(allow_host)
+        print(api.rate(a, b, out, host=host, port=port, share=share, raters=raters, ready=ready, allow_host=names))
         return
     compared = api.compare(
         a,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ def rate(
     raters: int | None = None,
     seed: int = 0,
     ready: Callable[[str], object] = print,
+    allow_host: Sequence[str] = (),
 ) -> None:
     """Let people rate a comparison's answers in their browsers, until Ctrl-C or SIGTERM.
 
@@ -49,6 +50,7 @@ def rate(
         raters: How many are expected; given with `share`, and only then.
         seed: Of who gets which items.
         ready: Called with the address, token included, once it can be opened.
+        allow_host: Names beside this machine's own under which a tunnel or proxy passes requests on.
 
     Raises:
         ConfigError: The address cannot be used, shares are out of range, or not those the ratings were begun with.
@@ -58,10 +60,11 @@ def rate(
     if (share is None) != (raters is None):
         raise ConfigError(f"share: {share!r} and raters: {raters!r} belong together; give both, or neither.")
     part = None if share is None or raters is None else Share(share, raters, seed)
-    with listen(host, port, token) as listening, Ratings(comparison, asdict(part) if part else None) as ratings:
+    shares = asdict(part) if part else None
+    with listen(host, port, token, allow_host) as listening, Ratings(comparison, shares) as ratings:
         app = make_app(comparison, ratings, part)
         ready(url_of(listening, token))
-        run(app, listening, token)
+        run(app, listening, token, allow_host=allow_host)
 
 
 def make_app(comparison: Comparison, ratings: Ratings, share: Share | None = None) -> FastAPI:

@@ -24,6 +24,10 @@ class QueueFull(AlpacaLoraError):
     """As many requests wait as may; try again later."""
 
 
+class TooManyRows(AlpacaLoraError):
+    """More answers are asked for at once than may ever wait; trying again is no use."""
+
+
 @dataclass(eq=False)
 class Job:
     """An answer in the queue, who gives it, and whom to tell, at once, that it has grown or ended."""
@@ -85,8 +89,15 @@ class Engine:
         """Ask for several answers at once, from an event loop: all are accepted or none.
 
         Raises:
-            QueueFull, DataError: as `submit`.
+            QueueFull: too many wait already; try again later.
+            TooManyRows: more than may ever wait.
+            DataError: a prompt is longer than what the model reads.
         """
+        if len(prompts) > self.max_waiting:
+            raise TooManyRows(
+                f"{len(prompts)} answers at once are more than may wait here, {self.max_waiting}. Ask for fewer "
+                "(prompts times n), or start the server with a larger --max_waiting."
+            )
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:

@@ -2,22 +2,23 @@
 
 A browser lets any site send requests to 127.0.0.1, and a name that a site controls can be made to point there (DNS
 rebinding). So `Host` must name this server, and `Origin`, where the browser sends one, must be the server's own.
+`X-Forwarded-*` is never read: anybody can write it.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-import json
 import re
-from http.cookies import SimpleCookie
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import quote
 
 from ..errors import ConfigError
+from .bodies import answer
 
 COOKIE = "alpaca_lora_token"
-MAX_BODY_BYTES = 1 << 20
 
 
 def is_loopback(host: str) -> bool:
@@ -39,8 +40,30 @@ def check_bind(host: str, token: str | None) -> None:
         raise ConfigError("token: must have at least 16 characters, all of them letters, digits or _.~-")
 
 
+@dataclass(frozen=True)
+class Place:
+    """A host and a port, as headers name them; None where none is named."""
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def of(cls, text: str) -> Place | None:
+        """What `Host`, or `Origin` without its scheme, says; None where that is no host.
+
+        Example:
+            >>> Place.of("LocalHost:8000"), Place.of("[::1]"), Place.of("a@b"), Place.of("[")
+            (Place(host='localhost', port=8000), Place(host='[::1]', port=None), None, None)
+        """
+        found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", text.lower())
+        return found and cls(found[1], int(found[2]) if found[2] else None)
+
+
 class Guard:
-    """ASGI middleware: refuses foreign hosts, foreign origins, large bodies and, with a token, who lacks it.
+    """ASGI middleware: refuses foreign hosts, foreign origins and, with a token, who lacks it.
+
+    A foreign name can be made to point to this machine, but not a loopback name or address to be a foreign one. So any
+    port is right behind a loopback name: it may be that of an SSH tunnel.
 
     Args:
         app: What is guarded.
@@ -48,24 +71,34 @@ class Guard:
         port: Its port.
         token: Wanted as `Authorization: Bearer`, as a cookie, or once as `?token=`, which sets the cookie. None: not
             wanted.
+        allow_host: Other names, with or without a port, under which a tunnel or proxy passes requests on.
+
+    Raises:
+        ConfigError: one of these names is none.
     """
 
-    def __init__(self, app: Any, host: str, port: int, token: str | None = None) -> None:
+    def __init__(
+        self, app: Any, host: str, port: int, token: str | None = None, allow_host: Sequence[str] = ()
+    ) -> None:
         self.app, self.token = app, token
         self.cookie = f"{COOKIE}_{port}"
-        names = {"127.0.0.1", "localhost", "[::1]"} if is_loopback(host) else None
-        self.hosts = None if names is None else {f"{name}:{port}" for name in names} | (names if port == 80 else set())
+        self.local = is_loopback(host)
+        self.allowed = allowed_places(allow_host)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[str, str] = {}
+        for raw, value in scope["headers"]:  # some clients send cookies in several lines
+            name, text = raw.decode("latin-1"), value.decode("latin-1")
+            headers[name] = f"{headers[name]}; {text}" if name in headers else text
         refusal = self._refusal(headers)
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if refusal is None and self.token is not None and not self._has_token(headers):
-            if scope["type"] == "http" and scope["method"] == "GET" and self._is_token(query.pop("token", "")):
-                await self._greet(scope, query, send)
+            parts = scope["query_string"].decode("latin-1").split("&")
+            given = [part.removeprefix("token=") for part in parts if part.startswith("token=")]
+            if scope["type"] == "http" and scope["method"] == "GET" and any(map(self._is_token, given)):
+                await self._greet(scope["path"], [part for part in parts if not part.startswith("token=")], send)
                 return
             refusal = (401, "a token is needed: open the address that was printed, or send it as a bearer token.")
         if refusal is None:
@@ -73,21 +106,30 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await _answer(send, *refusal)
+            await answer(send, *refusal)
 
     def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
-        host = headers.get("host", "").lower()
-        if self.hosts is not None and host not in self.hosts:
-            return 403, "this server answers under its own address only."
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
-            return 403, "requests from other sites' pages are refused."
-        if "transfer-encoding" in headers:
-            return 411, "a request must tell its length."
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            return 413, f"a request may have at most {MAX_BODY_BYTES} bytes."
-        return None
+        host, origin = headers.get("host", ""), headers.get("origin")
+        place = Place.of(host)
+        hint = "If it is your tunnel's or proxy's, start the server with --allow_host"
+        if self.local and not (place and (is_loopback(place.host) or self._is_allowed(place))):
+            named = f" {place.host}" if place else ""
+            return 403, f"Host: {host!r} is not this server's own name, so the request is refused. {hint}{named}."
+        if origin is None:
+            return None
+        scheme, _, rest = origin.partition("://")
+        source, usual = Place.of(rest), {"http": 80, "https": 443}.get(scheme.lower())
+        if source and usual:
+            if self._is_allowed(source):
+                return None
+            # The page's own server: proxies name a scheme's usual port, or leave it out.
+            if place and source.host == place.host and (source.port or usual) == (place.port or usual):
+                return None
+        named = f" {rest.lower()}" if source and usual else " NAME"
+        return 403, f"Origin: {origin!r} is another site's page, so the request is refused. {hint}{named}."
+
+    def _is_allowed(self, place: Place) -> bool:
+        return place in self.allowed or Place(place.host, None) in self.allowed
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self.token or "").encode())
@@ -96,16 +138,17 @@ class Guard:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._is_token(given):
             return True
-        cookies = SimpleCookie(headers.get("cookie", ""))
-        return self.cookie in cookies and self._is_token(cookies[self.cookie].value)
+        # Not by http.cookies, which stops at the first one it does not like: those of all programs on 127.0.0.1 come.
+        cookies = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
+        return any(name == self.cookie and self._is_token(value) for name, _, value in cookies)
 
-    async def _greet(self, scope: Any, query: dict[str, str], send: Any) -> None:
+    async def _greet(self, path: str, query: list[str], send: Any) -> None:
         """Exchange the token in the address for a cookie, so that it stays in no history of links.
 
         Lax, so that a link followed from another page works; what changes something is no GET, and checks Origin.
         """
-        place = scope["path"] + (f"?{urlencode(query)}" if query else "")
-        if not place.startswith("/") or place.startswith(("//", "/\\")):
+        place = quote(path) + (f"?{'&'.join(query)}" if query else "")
+        if not place.startswith("/") or place.startswith("//"):
             place = "/"
         cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [(b"location", place.encode("latin-1")), (b"set-cookie", cookie.encode())]
@@ -113,8 +156,15 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _answer(send: Any, status: int, message: str) -> None:
-    body = json.dumps({"error": {"message": message, "type": "refused", "param": None, "code": None}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def allowed_places(allow_host: Sequence[str]) -> set[Place]:
+    """What `allow_host` names.
+
+    Raises:
+        ConfigError: one of these is no name.
+    """
+    places = {text: Place.of(text) for text in ([allow_host] if isinstance(allow_host, str) else allow_host)}
+    if wrong := [text for text, place in places.items() if place is None]:
+        raise ConfigError(
+            f"allow_host: {wrong[0]!r} is no host. Give a name such as box.example, without https:// or a path."
+        )
+    return {place for place in places.values() if place}

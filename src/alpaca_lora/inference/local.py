@@ -36,6 +36,10 @@ MAX_ROWS = 32
 """Most answers made at once."""
 
 
+class TooLong(DataError):
+    """A prompt is longer than what the model reads."""
+
+
 class LocalModel:
     """A model and how it is asked; with adapters, each by its name, and the base by the name `base`.
 
@@ -229,7 +233,7 @@ class LocalModel:
         voice = self.voice(adapter)
         positions = getattr(self.model.config, "max_position_embeddings", None) or 2**31
         if not 0 < len(prompt) < positions:
-            raise DataError(
+            raise TooLong(
                 f"the prompt has {len(prompt)} tokens; the model reads from 1 to {positions - 1}. Shorten it."
             )
         limit = min(sampling.max_new_tokens, positions - len(prompt))

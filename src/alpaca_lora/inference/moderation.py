@@ -5,6 +5,8 @@ Off unless one is given. A moderation is any callable that takes a text and retu
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +15,18 @@ from typing import Any
 from ..errors import ConfigError, MissingDependencyError
 
 Moderation = Callable[[str], str | None]
+logger = logging.getLogger(__name__)
+
+
+async def refusal(moderation: Moderation | None, text: str) -> str | None:
+    """Why a text is refused, or None. A moderation that fails has not said that a text is harmless: it is refused."""
+    if moderation is None:
+        return None
+    try:
+        return await asyncio.to_thread(moderation, text) or None
+    except Exception:
+        logger.exception("the moderation failed")
+        return "the moderation failed"
 
 
 class Keywords:
@@ -38,7 +52,10 @@ class Keywords:
 
 
 class ModerationEndpoint:
-    """Asks an OpenAI-compatible `/v1/moderations`; where it does not answer, texts are refused.
+    """Asks an OpenAI-compatible `/v1/moderations`.
+
+    A text is let through only where the answer says in so many words that it is not flagged. Redirects are not
+    followed: texts go to the address given, and to no other.
 
     Args:
         url: Base URL of the endpoint, such as `https://host/v1`.
@@ -48,22 +65,38 @@ class ModerationEndpoint:
 
     def __init__(self, url: str, key: str | None = None, model: str | None = None) -> None:
         try:
-            from openai import OpenAI
+            import openai
         except ImportError as error:
             raise MissingDependencyError("moderation: needs pip install 'alpaca-lora[data]'.") from error
-        self._client = OpenAI(base_url=url, api_key=key or "none", max_retries=1, timeout=30)
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=key or "none",
+            max_retries=1,
+            timeout=30,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
         self._more: dict[str, Any] = {"model": model} if model else {}
 
     def __call__(self, text: str) -> str | None:
         from openai import OpenAIError
 
         try:
-            result = self._client.moderations.create(input=text, **self._more).results[0]
-        except (OpenAIError, IndexError):
+            # As it came: the client's types are not checked against what the endpoint says.
+            answer = self._client.moderations.with_raw_response.create(input=text, **self._more).http_response.json()
+        except OpenAIError:
             return "the moderation service does not answer"
-        if not result.flagged:
+        except ValueError:
+            answer = None
+        try:
+            verdicts = [(result["flagged"], result.get("categories") or {}) for result in answer["results"]]
+            flagged = [name for verdict, categories in verdicts if verdict for name, hit in categories.items() if hit]
+        except (TypeError, KeyError, AttributeError):
+            verdicts, flagged = [], []
+        if not verdicts or not all(isinstance(verdict, bool) for verdict, _ in verdicts):
+            return "the moderation service's answer is not understood"
+        if not any(verdict for verdict, _ in verdicts):
             return None
-        return "it was flagged: " + ", ".join(name for name, flag in result.categories.model_dump().items() if flag)
+        return "it was flagged" + (f": {', '.join(flagged)}" if flagged else "")
 
 
 def moderation_from(where: str, key: str | None = None) -> Moderation:

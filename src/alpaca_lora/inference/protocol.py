@@ -1,22 +1,34 @@
-"""What an OpenAI-compatible server reads and writes: the part of the protocol that one prompt template can honour.
+"""What clients of an OpenAI-compatible server ask: the part of the protocol that one prompt template can honour.
 
-A field that would change the answer and is not supported is refused by name, never ignored.
+A parameter that would change the answer and is not supported is refused by name, never ignored (parameters.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ..errors import ConfigError
+from .parameters import sorted_out
 from .sampling import Sampling
 
-_NOT_HERE = "is not supported by this server"
+NO_LIMIT = 2**31 - 1
+"""Tokens of an answer that ends by itself, or where the model reads no further."""
 
 
 class Refused(Exception):
-    """A request that gets an error: HTTP status, reason, and the field it is about."""
+    """A request that gets an error: HTTP status, reason, and the parameter it is about."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -30,6 +42,11 @@ class Refused(Exception):
         )
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
+    @classmethod
+    def because(cls, problems: list[str]) -> Refused:
+        """One refusal of all problems, each of which begins with its parameter and a colon."""
+        return cls(400, "; ".join(problem.rstrip(".") for problem in problems) + ".", problems[0].partition(":")[0])
+
 
 class StreamOptions(BaseModel):
     """`stream_options` of a streamed request."""
@@ -41,9 +58,8 @@ class StreamOptions(BaseModel):
 class Asking(BaseModel):
     """What both kinds of request say."""
 
-    model_config = ConfigDict(extra="forbid")
-
     model: str | None = None
+    max_tokens: StrictInt | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: StrictInt | None = None
@@ -53,26 +69,31 @@ class Asking(BaseModel):
     n: StrictInt | None = Field(default=None, ge=1, le=8)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # Accepted because clients send them; they change nothing.
-    user: str | None = None
-    store: bool | None = None
-    metadata: dict[str, Any] | None = None
-    # Accepted at values that change nothing.
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    logprobs: bool | StrictInt | None = None
-    top_logprobs: StrictInt | None = None
+    _called: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs")
+    @model_validator(mode="wrap")
     @classmethod
-    def _changes_nothing(cls, value: Any) -> Any:
-        if value:
-            raise ValueError(f"{value!r} {_NOT_HERE}")
-        return value
+    def _sorted_out(cls, sent: Any, read: Callable[[Any], Asking]) -> Asking:
+        """All that is wrong is told at once, by the client's own names."""
+        if not isinstance(sent, dict):
+            return read(sent)
+        given, called, problems = sorted_out(sent, cls.model_fields)
+        try:
+            asking = read(given)
+        except ValidationError as error:
+            problems += explained(error.errors(), called)
+        if problems:
+            raise Refused.because(problems)
+        asking._called = called
+        return asking
 
     @property
-    def _limit(self) -> int:
+    def about(self) -> str:
+        """The parameter that holds what is asked."""
+        raise NotImplementedError
+
+    @property
+    def _usual_limit(self) -> int:
         raise NotImplementedError
 
     def sampling(self) -> Sampling:
@@ -81,50 +102,47 @@ class Asking(BaseModel):
         Raises:
             Refused: a value is out of range.
         """
+        limit = self._usual_limit if self.max_tokens is None else self.max_tokens
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         chosen = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
         try:
             return Sampling(
-                max_new_tokens=self._limit,
+                max_new_tokens=NO_LIMIT if limit == -1 else limit,
                 seed=self.seed,
-                stop=tuple(stops),
+                stop=tuple(stop for stop in stops if stop),
                 **{name: value for name, value in chosen.items() if value is not None},
             )
         except ConfigError as error:
-            raise Refused(400, str(error)) from error
+            called = {**self._called, "max_new_tokens": self._called.get("max_tokens", "max_tokens")}
+            parts = [problem.partition(":") for problem in error.problems]
+            raise Refused.because([f"{called.get(name, name)}:{rule}" for name, _, rule in parts]) from error
 
 
 class CompletionRequest(Asking):
     """POST /v1/completions: texts to go on from, without any template."""
 
     prompt: str | list[str]
-    max_tokens: StrictInt | None = None
-    echo: bool | None = None
-    suffix: str | None = None
-    best_of: StrictInt | None = None
 
-    @field_validator("prompt")
+    @field_validator("prompt", mode="before")
     @classmethod
-    def _some(cls, value: str | list[str]) -> str | list[str]:
+    def _texts(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(part, int | list) for part in value):
+            raise ValueError(
+                "token ids are not read by this server; send the text itself, as lm-eval does with "
+                "tokenized_requests=False"
+            )
         if not value:
             raise ValueError("must be a text, or a list of at least one")
         return value
 
-    @field_validator("echo", "suffix")
-    @classmethod
-    def _unset(cls, value: Any) -> Any:
-        return cls._changes_nothing(value)
-
-    @field_validator("best_of")
-    @classmethod
-    def _one(cls, value: int | None) -> int | None:
-        if value not in (None, 1):
-            raise ValueError(f"{value!r} {_NOT_HERE}")
-        return value
+    @property
+    def about(self) -> str:
+        """The parameter that holds what is asked."""
+        return "prompt"
 
     @property
-    def _limit(self) -> int:
-        return 16 if self.max_tokens is None else self.max_tokens
+    def _usual_limit(self) -> int:
+        return 16
 
     @property
     def prompts(self) -> list[str]:
@@ -132,26 +150,28 @@ class CompletionRequest(Asking):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
-class Part(BaseModel):
-    """A part of a message's content; only text can be answered."""
-
-    model_config = ConfigDict(extra="ignore")
-    type: Literal["text"]
-    text: str
-
-
 class Message(BaseModel):
     """A turn of a chat."""
 
     model_config = ConfigDict(extra="ignore")
     role: Literal["user", "assistant", "system", "developer", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        """A list of text parts is their text."""
+        if not isinstance(value, list):
+            return value
+        for place, part in enumerate(value):
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            if kind != "text" or not isinstance(part.get("text"), str):
+                raise ValueError(f"part {place} is {kind!r}; this server reads parts of the type 'text' only")
+        return "".join(part["text"] for part in value)
 
     @property
     def text(self) -> str:
-        """The content as one text."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
+        """The content; without any, the empty text."""
         return self.content or ""
 
 
@@ -160,29 +180,15 @@ class ChatRequest(Asking):
 
     messages: list[Message]
     input: str = ""
-    max_tokens: StrictInt | None = None
-    max_completion_tokens: StrictInt | None = None
-    response_format: dict[str, Any] | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
-
-    @field_validator("tools")
-    @classmethod
-    def _none(cls, value: Any) -> Any:
-        return cls._changes_nothing(value)
-
-    @field_validator("response_format")
-    @classmethod
-    def _text(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value and value.get("type") != "text":
-            raise ValueError(f"{value!r} {_NOT_HERE}")
-        return value
 
     @property
-    def _limit(self) -> int:
-        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return 512 if limit is None else limit
+    def about(self) -> str:
+        """The parameter that holds what is asked."""
+        return "messages"
+
+    @property
+    def _usual_limit(self) -> int:
+        return 512
 
     def instruction(self) -> str:
         """What the template's instruction becomes.
@@ -203,30 +209,12 @@ class ChatRequest(Asking):
         return self.messages[-1].text
 
 
-class CompletionReply:
-    """How answers to a `CompletionRequest` are written."""
-
-    prefix, kind, chunk = "cmpl", "text_completion", "text_completion"
-
-    def whole(self, text: str, reason: str) -> dict[str, Any]:
-        """A choice of a reply that is not streamed."""
-        return {"text": text, "logprobs": None, "finish_reason": reason}
-
-    def piece(self, text: str, reason: str | None = None) -> dict[str, Any]:
-        """A choice of a streamed event: some text, or, at the end, the reason."""
-        return {"text": text, "logprobs": None, "finish_reason": reason}
-
-
-class ChatReply:
-    """How answers to a `ChatRequest` are written."""
-
-    prefix, kind, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
-
-    def whole(self, text: str, reason: str) -> dict[str, Any]:
-        """A choice of a reply that is not streamed."""
-        return {"message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": reason}
-
-    def piece(self, text: str, reason: str | None = None) -> dict[str, Any]:
-        """A choice of a streamed event: some text, or, at the end, the reason."""
-        delta = {} if reason else {"role": "assistant", "content": text}
-        return {"delta": delta, "logprobs": None, "finish_reason": reason}
+def explained(errors: Iterable[Any], called: dict[str, str] | None = None) -> list[str]:
+    """What pydantic complains about, each with the place in the body: `messages[0].role: Field required`."""
+    problems = []
+    for problem in errors:
+        first, *more = [part for part in problem["loc"] if part != "body"] or ["the body"]
+        where = str((called or {}).get(first, first))
+        where += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in more)
+        problems.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+    return problems

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingDependencyError
-from .guard import Guard, check_bind
+from .bodies import Bodies
+from .guard import Guard, allowed_places, check_bind, is_loopback
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from .local import LocalModel
     from .moderation import Moderation
 
@@ -32,6 +36,7 @@ def serve_model(
     max_waiting: int,
     moderation: Moderation | None,
     ready: Callable[[str], None],
+    allow_host: Sequence[str] = (),
 ) -> None:
     """Take the port, load the model, and answer until told to stop; see `api.serve`."""
     limits = (("max_rows", max_rows), ("max_waiting", max_waiting))
@@ -39,7 +44,7 @@ def serve_model(
         raise ConfigError(problems)
     if web and not find_spec("gradio"):
         raise MissingDependencyError("the page needs more packages: pip install 'alpaca-lora[web]'")
-    listening = listen(host, port, token)
+    listening = listen(host, port, token, allow_host)
     with listening:
         from .engine import Engine
         from .server import make_app
@@ -51,16 +56,17 @@ def serve_model(
 
             app = add_page(app, engine, moderation)
         ready(url_of(listening, token))
-        run(app, listening, token, engine.close)
+        run(app, listening, token, engine.close, allow_host)
 
 
-def listen(host: str, port: int, token: str | None = None) -> socket.socket:
+def listen(host: str, port: int, token: str | None = None, allow_host: Sequence[str] = ()) -> socket.socket:
     """Take a port, before anything that takes time.
 
     Args:
         host: This machine's own address, or, with a token, any.
         port: 0 is one that is free.
         token: What clients must present.
+        allow_host: Names beside this machine's own, as for `Guard`.
 
     Raises:
         ConfigError: an address that is not protected, or a port that is taken.
@@ -69,6 +75,12 @@ def listen(host: str, port: int, token: str | None = None) -> socket.socket:
     if not (find_spec("fastapi") and find_spec("uvicorn")):
         raise MissingDependencyError("serving needs more packages: pip install 'alpaca-lora[serve]'")
     check_bind(host, token)
+    if not token and (far := [place.host for place in allowed_places(allow_host) if not is_loopback(place.host)]):
+        warnings.warn(
+            f"allow_host: whoever reaches {far[0]} can use this server, since there is no token. Set "
+            "ALPACA_LORA_TOKEN, unless what stands in front asks who it is.",
+            stacklevel=2,
+        )
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -88,7 +100,13 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
 
 
-def run(app: Any, listening: socket.socket, token: str | None = None, close: Callable[[], None] = lambda: None) -> None:
+def run(
+    app: Any,
+    listening: socket.socket,
+    token: str | None = None,
+    close: Callable[[], None] = lambda: None,
+    allow_host: Sequence[str] = (),
+) -> None:
     """Serve until Ctrl-C or SIGTERM; requests that are going on then get a few seconds to end.
 
     Args:
@@ -96,7 +114,20 @@ def run(app: Any, listening: socket.socket, token: str | None = None, close: Cal
         listening: What `listen` gave.
         token: What clients must present.
         close: Ends what is still going on after those seconds.
+        allow_host: Names beside this machine's own, as for `Guard`.
     """
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
+        server_of(app, listening, token, close, allow_host).run(sockets=[listening])
+
+
+def server_of(
+    app: Any,
+    listening: socket.socket,
+    token: str | None = None,
+    close: Callable[[], None] = lambda: None,
+    allow_host: Sequence[str] = (),
+) -> uvicorn.Server:
+    """The guarded server that `run` runs; the same whatever else is installed beside uvicorn."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -106,11 +137,15 @@ def run(app: Any, listening: socket.socket, token: str | None = None, close: Cal
 
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
-        Guard(app, host, port, token),
-        log_level="warning",
+        Guard(Bodies(app), host, port, token, allow_host),
+        # With httptools, which uvicorn prefers where it is installed, a body is lost that comes with an offer to
+        # upgrade (to HTTP/2 in clear text, as Java's client makes).
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        log_level="error",  # a warning for each such offer says nothing
         access_log=False,  # it would hold what is asked for
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS + 5,
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
-        Server(config).run(sockets=[listening])
+    return Server(config)

@@ -12,22 +12,25 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from ..errors import AlpacaLoraError, DataError, did_you_mean
 from .batch import Answer
-from .engine import Asked, Engine, QueueFull
-from .moderation import Moderation
-from .protocol import Asking, ChatReply, ChatRequest, CompletionReply, CompletionRequest, Refused
+from .engine import Asked, Engine, QueueFull, TooManyRows
+from .local import TooLong
+from .moderation import Moderation, refusal
+from .protocol import Asking, ChatRequest, CompletionRequest, Refused, explained
+from .replies import ChatReply, CompletionReply, Reply, event, usage
 
+_READ = ["GET", "HEAD"]
 _EARLIER = "earlier turns are not part of the prompt: the template has one instruction and one input"
 
 
@@ -58,15 +61,15 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
     def described(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": started, "owned_by": "alpaca_lora"}
 
-    @app.get("/health")
+    @app.api_route("/health", methods=_READ)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [described(name) for name in voices]}
 
-    @app.get("/v1/models/{name}")
+    @app.api_route("/v1/models/{name}", methods=_READ)
     async def model(name: str) -> dict[str, Any]:
         return described(known(name))
 
@@ -75,41 +78,48 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
         name = known(body.model)
         for prompt in body.prompts:
             await _look(moderation, prompt, "prompt")
-        prompts = [voices[name].encoder.text_ids(prompt) for prompt in body.prompts]
-        return await _reply(engine, moderation, CompletionReply(), name, body, prompts, request)
+
+        def encode() -> list[list[int]]:
+            return [voices[name].encoder.text_ids(prompt) for prompt in body.prompts]
+
+        return await _reply(engine, moderation, CompletionReply(), name, body, encode, request)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         name, instruction = known(body.model), body.instruction()
         await _look(moderation, f"{instruction}\n{body.input}".strip(), "messages")
-        prompt = voices[name].encoder.prompt_ids(instruction, body.input)
-        response = await _reply(engine, moderation, ChatReply(), name, body, [prompt], request)
+
+        def encode() -> list[list[int]]:
+            return [voices[name].encoder.prompt_ids(instruction, body.input)]
+
+        response = await _reply(engine, moderation, ChatReply(), name, body, encode, request)
         if len(body.messages) > 1:
             response.headers["X-Alpaca-Lora-Note"] = _EARLIER
         return response
 
     @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> JSONResponse:
-        headers = {"Retry-After": "1"} if error.status == 429 else None
-        return JSONResponse(error.body, error.status, headers)
-
-    @app.exception_handler(DataError)
-    async def unusable(request: Request, error: DataError) -> JSONResponse:
-        return JSONResponse(Refused(400, str(error)).body, 400)
+    async def refused(request: Request, error: Refused) -> Response:
+        return _json(error.body, error.status, {"Retry-After": "1"} if error.status == 429 else None)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse(_explained(error).body, 400)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        for problem in error.errors():
+            if problem["type"] == "json_invalid":
+                return _json(Refused(400, f"the body is not valid JSON: {problem['ctx']['error']}.").body, 400)
+            if problem["loc"] == ("body",) and problem["type"] == "missing":
+                return _json(Refused(400, "the body is empty; send a JSON object.").body, 400)
+        return _json(Refused(400, "; ".join(explained(error.errors())) + ".").body, 400)
 
     @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
+    async def other(request: Request, error: HTTPException) -> Response:
         refusal = Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}.")
-        return JSONResponse(refusal.body, error.status_code, error.headers)
+        return _json(refusal.body, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return _json(Refused(500, "the server failed; its log says why.").body, 500)
 
     return app
-
-
-Reply = CompletionReply | ChatReply
 
 
 async def _reply(
@@ -118,24 +128,30 @@ async def _reply(
     reply: Reply,
     name: str,
     body: Asking,
-    prompts: list[list[int]],
+    encode: Callable[[], list[list[int]]],
     request: Request,
 ) -> Response:
     """Queue a request's answers, and write them, as they grow or when they are whole."""
     sampling = body.sampling()
-    rows = [(prompt, k) for prompt in prompts for k in range(body.n or 1)]
-    seeds = [sampling.seed if sampling.seed is None else (sampling.seed + k) % 2**63 for _, k in rows]
     try:
+        prompts = await asyncio.to_thread(encode)  # a prompt of 1 MB takes seconds, in which others are answered
+        rows = [(prompt, k) for prompt in prompts for k in range(body.n or 1)]
+        seeds = [sampling.seed if sampling.seed is None else (sampling.seed + k) % 2**63 for _, k in rows]
         asked = engine.ask([prompt for prompt, _ in rows], [replace(sampling, seed=seed) for seed in seeds], name)
     except QueueFull as error:
         raise Refused(429, str(error), code="queue_full") from error
+    except TooManyRows as error:
+        raise Refused(400, str(error), "n" if len(prompts) == 1 else body.about) from error
     except DataError as error:
-        raise Refused(400, str(error), code="context_length_exceeded") from error
+        code = "context_length_exceeded" if isinstance(error, TooLong) else None
+        raise Refused(400, f"{body.about}: {error}", body.about, code) from error
     head = {"id": f"{reply.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         events = _events(asked, moderation, reply, {**head, "object": reply.chunk}, with_usage)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        # A proxy such as nginx would else keep the pieces until there are many.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
     try:
         async with aclosing(asked.growth()) as growth:
             async for _ in growth:
@@ -147,21 +163,26 @@ async def _reply(
         {"index": index, **reply.whole(*await _looked_at(moderation, answer))}
         for index, answer in enumerate(asked.answers)
     ]
-    return JSONResponse({**head, "object": reply.kind, "choices": choices, "usage": _usage(asked.answers)})
+    return _json({**head, "object": reply.kind, "choices": choices, "usage": usage(asked.answers)})
 
 
 async def _events(
     asked: Asked, moderation: Moderation | None, reply: Reply, head: dict[str, Any], with_usage: bool
 ) -> AsyncIterator[str]:
     """Server-sent events: pieces of text as they become certain, the reason each answer ended, usage, [DONE]."""
+    if with_usage:
+        head = {**head, "usage": None}
 
-    def event(**rest: Any) -> str:
-        return f"data: {json.dumps({**head, **rest}, ensure_ascii=False)}\n\n"
+    def choice(index: int, content: Mapping[str, Any]) -> str:
+        return event({**head, "choices": [{"index": index, **content}]})
 
     shown = [0] * len(asked.answers)
     ended: set[int] = set()
     try:
         async with aclosing(asked.growth()) as growth:
+            if reply.opening:
+                for index in range(len(asked.answers)):
+                    yield choice(index, reply.opening)
             async for _ in growth:
                 for index, answer in enumerate(asked.answers):
                     over = answer.finish_reason is not None
@@ -169,32 +190,28 @@ async def _events(
                         continue
                     text, reason = (await _looked_at(moderation, answer)) if over else (_text(answer), "")
                     if len(text) > shown[index]:
-                        yield event(choices=[{"index": index, **reply.piece(text[shown[index] :])}])
+                        yield choice(index, reply.piece(text[shown[index] :]))
                         shown[index] = len(text)
                     if reason:
                         ended.add(index)
-                        yield event(choices=[{"index": index, **reply.piece("", reason)}])
-    except AlpacaLoraError as error:  # too late for a status
-        yield f"data: {json.dumps(Refused(500, str(error)).body)}\n\n"
+                        yield choice(index, reply.end(reason))
+    except AlpacaLoraError as error:  # too late for a status; and no [DONE], which would call the answer whole
+        yield event(Refused(500, str(error)).body)
         return
     if with_usage:
-        yield event(choices=[], usage=_usage(asked.answers))
+        yield event({**head, "choices": [], "usage": usage(asked.answers)})
     yield "data: [DONE]\n\n"
 
 
 async def _look(moderation: Moderation | None, text: str, param: str) -> None:
-    if moderation is None:
-        return
-    if reason := await asyncio.to_thread(moderation, text):
+    if reason := await refusal(moderation, text):
         raise Refused(400, f"the request is refused by this server's moderation: {reason}.", param, "content_filter")
 
 
 async def _looked_at(moderation: Moderation | None, answer: Answer) -> tuple[str, str]:
     """An answer's text and why it ended; nothing of it where moderation refuses it."""
-    if moderation is not None:
-        refused = await asyncio.to_thread(moderation, _text(answer))
-        if refused:
-            return "", "content_filter"
+    if await refusal(moderation, _text(answer)):
+        return "", "content_filter"
     return _text(answer), "length" if answer.finish_reason == "length" else "stop"
 
 
@@ -203,19 +220,6 @@ def _text(answer: Answer) -> str:
     return answer.text.certain
 
 
-def _usage(answers: list[Answer]) -> dict[str, int]:
-    prompt = sum({id(answer.prompt): len(answer.prompt) for answer in answers}.values())
-    completion = sum(len(answer.ids) for answer in answers)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _explained(error: RequestValidationError) -> Refused:
-    """Every problem of a body in one sentence, each with its field."""
-    problems = []
-    for problem in error.errors():
-        if problem["type"] == "json_invalid":
-            return Refused(400, f"the body is not valid JSON: {problem['ctx']['error']}.")
-        where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the body"
-        text = "is not known" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-        problems.append((where, f"{where}: {text}"))
-    return Refused(400, "; ".join(text for _, text in problems) + ".", problems[0][0])
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    # In ASCII, because half a surrogate pair, which a client can send and an error repeat, has no UTF-8.
+    return Response(json.dumps(content), status, headers, "application/json")

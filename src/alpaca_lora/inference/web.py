@@ -22,7 +22,7 @@ from ..errors import AlpacaLoraError, ConfigError, DataError
 from .batch import Answer
 from .engine import Asked, Engine
 from .fence import Fence
-from .moderation import Moderation
+from .moderation import Moderation, refusal
 from .sampling import Sampling
 from .voices import BASE, warnings_of
 
@@ -234,7 +234,8 @@ class _Page:
         asked: list[Asked] = []
         try:
             for name in names:
-                prompt = self.engine.model.voice(name).encoder.prompt_ids(instruction, input)
+                encoder = self.engine.model.voice(name).encoder
+                prompt = await asyncio.to_thread(encoder.prompt_ids, instruction, input)  # a long one takes seconds
                 asked.append(self.engine.ask([prompt], [sampling], name))
         except AlpacaLoraError:
             for one in asked:
@@ -261,7 +262,7 @@ class _Page:
         return _text(answer), f"{len(answer.ids)} tokens, {how}"
 
     async def _refused(self, text: str) -> str | None:
-        return await asyncio.to_thread(self.moderation, text) if self.moderation else None
+        return await refusal(self.moderation, text)
 
 
 def _text(answer: Answer) -> str:

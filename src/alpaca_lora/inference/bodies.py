@@ -1,0 +1,84 @@
+"""What a request's body may be: of bounded size, told or chunked, and JSON in UTF-8 once it is passed on.
+
+Whole before anything looks at it, so that a size that shows only as it comes can still be refused with a status.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MAX_BODY_BYTES = 1 << 20
+
+
+class Bodies:
+    """ASGI middleware: reads bodies, and passes them on in one piece.
+
+    A byte-order mark and UTF-16 are accepted, and a missing Content-Type is that of JSON. Another type is refused:
+    pages of other sites can send those without asking first.
+
+    Args:
+        app: What gets them.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        too_large = (413, f"a request may have at most {MAX_BODY_BYTES} bytes.")
+        if (told := headers.get("content-length", "0")).isdigit() and int(told) > MAX_BODY_BYTES:
+            await answer(send, *too_large)  # before the client, which may wait for it, is told to go on
+            return
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_BODY_BYTES:
+                await answer(send, *too_large)
+                return
+        if body:
+            if problem := _unread(headers):
+                await answer(send, 415, problem)
+                return
+            encoding = json.detect_encoding(body)
+            try:
+                body[:] = body.decode(encoding).encode()
+            except UnicodeDecodeError as error:
+                found = f"byte {error.start + 1} (0x{body[error.start]:02x}) is not valid {encoding.upper()}"
+                await answer(send, 400, f"the body: {found}. Send JSON in UTF-8.")
+                return
+            if "content-type" not in headers:
+                scope = {**scope, "headers": [*scope["headers"], (b"content-type", b"application/json")]}
+        whole: list[Any] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def once() -> Any:
+            return whole.pop() if whole else await receive()
+
+        await self.app(scope, once, send)
+
+
+def _unread(headers: dict[str, str]) -> str | None:
+    """Why a body cannot be read, judged by its headers."""
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        return f"Content-Encoding: {coding!r} is not read by this server. Send the body as it is."
+    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        return f"Content-Type: {kind!r} is not read by this server. Send 'Content-Type: application/json'."
+    return None
+
+
+async def answer(send: Any, status: int, message: str) -> None:
+    """Send an error as clients of the protocol read it."""
+    error = {"message": message, "type": "refused", "param": None, "code": None}
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
