@@ -12,7 +12,6 @@ from ..data.tokens import Encoder
 from ..errors import AdapterError, TrainingError
 from ..models.load import processes
 from ..training.history import read_history
-from ..training.plots import plot_history
 from ..training.sharding import save_model
 from .card import model_card
 from .chat_template import put_chat_template
@@ -60,6 +59,8 @@ def save_run(
         )
     adapter = {} if full else {"adapter": describe_adapter(output_dir)}
     put_chat_template(encoder)
+    from ..training.plots import plot_history  # matplotlib, only where a picture is drawn
+
     encoder.tokenizer.save_pretrained(output_dir)
     history = read_history(output_dir)
     title = f"{described['config']['base_model']} on {described['data']['source']}"

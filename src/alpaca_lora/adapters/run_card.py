@@ -9,7 +9,6 @@ from typing import Any
 
 from ..config import FinetuneConfig
 from ..training.history import read_history
-from ..training.plots import plot_history
 from .contract import read_run_file
 
 _OUTER = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start; max-width: 60em"
@@ -30,6 +29,8 @@ def run_card(folder: Path) -> str:
     ]
     picture = ""
     if history:
+        from ..training.plots import plot_history  # matplotlib, only where a picture is drawn
+
         figure = b64encode(plot_history(history).png(dpi=60)).decode()
         picture = f'<img alt="loss of the run" src="data:image/png;base64,{figure}">'
     return f'<div style="{_OUTER}"><div>{"".join(tables)}</div>{picture}</div>'

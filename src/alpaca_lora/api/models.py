@@ -66,12 +66,18 @@ def stream(
     return loaded.stream(instruction, input, sampling_of(sampling), adapter)
 
 
-def chat(model: str | Path | LocalModel, *, moderation: Moderation | None = None, **sampling: Any) -> None:
+def chat(
+    model: str | Path | LocalModel,
+    *,
+    moderation: Moderation | None = None,
+    write: Callable[..., Any] = print,
+    **sampling: Any,
+) -> None:
     """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
     from ..inference.chat import chat as talk
     from ..inference.sampling import sampling_of
 
-    talk(load(model) if isinstance(model, str | Path) else model, sampling_of(sampling), moderation)
+    talk(load(model) if isinstance(model, str | Path) else model, sampling_of(sampling), moderation, write=write)
 
 
 def serve(

@@ -21,6 +21,7 @@ from .names import PROG
 from .parser import command_parser
 from .plans import plan
 from .records import lint, self_instruct_refilter, self_instruct_report, self_instruct_run
+from .terminal import drop_output, prepare, printable
 from .training import finetune, inspect, recipes
 
 _GROUPS = {
@@ -78,7 +79,9 @@ _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one message and exit code 1 (2 for wrong options)."""
-    warnings.formatwarning = lambda message, *place, **more: f"{PROG}: {message}\n"
+    if argv is None:
+        prepare()
+    warnings.formatwarning = lambda message, *place, **more: f"{PROG}: {printable(str(message))}\n"
     # On CPUs bitsandbytes misses a faster kernel for a product this library does not use, and says so at each start.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
@@ -93,8 +96,13 @@ def main(argv: list[str] | None = None) -> None:
         else:
             _COMMANDS[command][0](**values)
         sys.stdout.flush()
+        if lost := getattr(sys.stdout, "lost", None):
+            said = f"{PROG}: what was printed is lost: {lost.strerror}. Give standard output another place."
+            if command != "finetune":
+                sys.exit(said)
+            print(said, file=sys.stderr)  # the run itself is there
     except BrokenPipeError:  # the reader of what is printed has gone: `alpaca-lora recipes | head -3`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        drop_output()
         sys.exit(128 + signal.SIGPIPE)
     except RunInterrupted as error:
         if os.environ.get("RANK", "0") == "0":
@@ -102,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(128 + error.signal)
     except AlpacaLoraError as error:
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        sys.exit(f"{PROG}{rank}: {error}")
+        sys.exit(f"{PROG}{rank}: {printable(str(error))}")
     except KeyboardInterrupt:
         print(f"\n{PROG}: interrupted", file=sys.stderr)
         sys.exit(130)

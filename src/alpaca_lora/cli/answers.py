@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from .names import paths
+from .terminal import printable
 
 
 def generate(
@@ -54,7 +55,7 @@ def generate(
         seed=seed,
     )
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(printable(piece), end="", flush=True)
     print()
 
 
@@ -87,7 +88,12 @@ def chat(
 
     loaded = api.load(model, also=paths(also), prompt_template=prompt_template, force=force)
     looks = _moderation(moderation)
-    api.chat(loaded, moderation=looks, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+
+    def write(text: str = "", **how: Any) -> None:
+        print(printable(text), **how)
+
+    api.chat(loaded, moderation=looks, write=write, seed=seed, **sampling)
 
 
 def serve(

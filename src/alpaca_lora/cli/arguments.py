@@ -42,7 +42,7 @@ def canonical(
             it takes these.
 
     >>> canonical(["d.json", "--lora-r", "4", "--also", "a", "--also=b"], {"lora_r": int, "also": list[str]}, ["data"])
-    ['--lora_r=4', '--also=["a", "b"]', '--', 'd.json']
+    ['--lora_r=4', '--also=["a", "b"]', 'd.json']
     """
     settings: list[str] = []
     given: dict[str, list[str]] = {}
@@ -72,7 +72,8 @@ def canonical(
         if not value and name not in TEXTS:
             raise ConfigError(f"{name} is empty. Give a name or a path.")
     options = [f"--{name}={_joined(name, values, types[name])}" for name, values in given.items()]
-    return [*settings, *options, *unknown, *(["--", *places] if places else [])]
+    dashes = ["--"] if any(place.startswith("-") for place in places) else []
+    return [*settings, *options, *unknown, *dashes, *places]
 
 
 def forms(kind: Any, name: str = "") -> str:

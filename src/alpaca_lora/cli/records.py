@@ -7,6 +7,7 @@ import sys
 from typing import Literal
 
 from .names import command_name
+from .terminal import printable
 
 
 def self_instruct_run(
@@ -134,6 +135,6 @@ def lint(
     from .. import api
 
     report = api.lint(data, against=against, fix=fix, columns=columns)
-    print(report)
+    print(printable(str(report)))
     if report.errors:
         sys.exit(1)

@@ -7,6 +7,7 @@ from shlex import quote
 
 from ..config import FinetuneConfig, recipe_names, recipe_path
 from .names import command_name
+from .terminal import printable
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -18,7 +19,8 @@ def finetune(config: FinetuneConfig) -> None:
         return
     metrics = run.metrics
     for sample in run.samples:
-        print(f"\n### {sample['instruction']}\n--- before\n{sample['before']}\n--- after\n{sample['after']}")
+        shown = f"\n### {sample['instruction']}\n--- before\n{sample['before']}\n--- after\n{sample['after']}"
+        print(printable(shown))
     print(f"\n{metrics['steps']} steps in {metrics['train_seconds']:.0f} s, last loss {metrics['loss']:.4f}", end="")
     if metrics["eval_loss_before"] is not None:
         print(f", validation loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}", end="")
@@ -65,8 +67,9 @@ def inspect(
         columns=columns,
     )
     console = Console(highlight=False)
-    console.print(str(report), markup=False, soft_wrap=True)
+    console.print(printable(str(report)), markup=False, soft_wrap=True)
     for text in report.examples_shown(examples):
+        text.plain = printable(text.plain)  # one for one: colours stay where they are
         console.print()
         console.print(text, soft_wrap=True)
 

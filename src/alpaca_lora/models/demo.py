@@ -20,7 +20,8 @@ def cache_dir() -> Path:
     """The library's folder in the user's cache: the demo model and tokenised data live here."""
     from platformdirs import user_cache_dir
 
-    return Path(user_cache_dir("alpaca_lora", appauthor=False))
+    folder = Path(user_cache_dir("alpaca_lora", appauthor=False))
+    return folder if folder.is_absolute() else Path("/.cache/alpaca_lora")  # neither HOME nor an entry in passwd
 
 
 def demo_model() -> str:
@@ -64,8 +65,15 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch_folder = tempfile.TemporaryDirectory(dir=folder.parent)
+    except OSError as error:
+        raise ModelError(
+            f"base_model: the demo model is unpacked once, but {folder.parent} cannot be written ({error.strerror}). "
+            "Set XDG_CACHE_HOME to a folder that can, with 540 MB free."
+        ) from error
+    with scratch_folder as scratch:
         part = Path(scratch) / folder.name
         where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
         AutoTokenizer.from_pretrained(**where).save_pretrained(part)
