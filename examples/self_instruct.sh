@@ -11,7 +11,10 @@ set -euo pipefail
 folder=$1
 shift
 
-alpaca-lora self-instruct run "$folder" --num_records 200 "$@"
+if [[ " $* " != *" --num_records"* ]]; then
+  set -- --num_records 200 "$@"
+fi
+alpaca-lora self-instruct run "$folder" "$@"
 alpaca-lora self-instruct report "$folder"
 
 rm -f "$folder"/clean.json "$folder"/clean.lint.json  # made anew, since there may be more records

@@ -203,6 +203,17 @@ def records() -> list[Record]:
     ]
 
 
+@pytest.fixture(scope="session")
+def short_seeds(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of the 79 packaged seeds whose prompts fit into 128 tokens of the short tokenizers."""
+    from alpaca_lora.data.records import load_records
+
+    rows = [one._asdict() for one in load_records("seeds").records if len(one.instruction + one.input) <= 120]
+    path = tmp_path_factory.mktemp("seeds") / "short_seeds.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A Chromium with an empty profile that asks nobody for anything by itself.

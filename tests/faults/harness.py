@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpaca_lora.data.records import load_records
+
 SETTINGS = {
-    "data": "seeds",
     "val_set_size": 20,
     "cutoff_len": 128,
     "batch_size": 8,
@@ -123,8 +124,17 @@ def zygote() -> Iterator[tuple[Zygote, Path]]:
 
 def arguments(base: str, out: Path, **changed: Any) -> list[str]:
     """The command line of a run."""
-    settings = {**SETTINGS, "base_model": base, "output_dir": str(out), **changed}
+    settings = {**SETTINGS, "data": _short_seeds(base), "base_model": base, "output_dir": str(out), **changed}
     return ["finetune", *(f"--{key}={value}" for key, value in settings.items())]
+
+
+def _short_seeds(base: str) -> str:
+    """The packaged seeds whose prompts fit into `cutoff_len`, in a file beside the base."""
+    path = Path(base).with_name("short_seeds.json")
+    if not path.exists():
+        rows = [one._asdict() for one in load_records("seeds").records if len(one.instruction + one.input) <= 120]
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    return str(path)
 
 
 def curve(out: Path) -> list[tuple[int, float | None, float | None]]:

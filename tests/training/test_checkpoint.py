@@ -129,7 +129,7 @@ def test_a_disk_with_too_little_room(tmp_path):
         ([9, 8, 7, 6, 5, 4, 1, 3], None),  # the best is one of the newest
     ],
 )
-def test_the_newest_and_the_best_are_kept(short_base, tmp_path, monkeypatch, losses, best):
+def test_the_newest_and_the_best_are_kept(short_base, short_seeds, tmp_path, monkeypatch, losses, best):
     """Whatever this machine's rounding makes of a run, its validation losses are these; the rest is real."""
 
     def loss_sum(self, model, inputs, planner):
@@ -139,7 +139,7 @@ def test_the_newest_and_the_best_are_kept(short_base, tmp_path, monkeypatch, los
     monkeypatch.setattr(AlpacaTrainer, "_loss_sum", loss_sum)
     run = finetune(
         base_model=short_base,
-        data="seeds",
+        data=short_seeds,
         output_dir=tmp_path / "out",
         val_set_size=10,
         batch_size=4,

@@ -25,10 +25,10 @@ FLOAT32 = Placement(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
-def settings(short_base):
+def settings(short_base, short_seeds):
     return {
         "base_model": short_base,
-        "data": "seeds",
+        "data": short_seeds,
         "lora_dropout": 0,
         "learning_rate": 0.003,
         "batch_size": 16,
