@@ -298,7 +298,11 @@ def test_diff_and_extract(capsys, finished, short_base, tmp_path):
         (["generate", "/nowhere"], 2, "generate.instruction"),
         (["generate", "/nowhere", "Hi", "--temperatur", "1"], 2, "Did you mean 'temperature'?"),
         (["finetune", "--max_length", "512"], 2, "--max_length 512. Here it is 'cutoff_len', see docs/migrating.md."),
-        (["merge", "/nowhere", "out"], 1, "/nowhere: is not an adapter folder (no adapter_config.json)."),
+        (
+            ["merge", "/nowhere", "out"],
+            1,
+            "/nowhere: is not an adapter folder (no adapter_config.json): no such folder.",
+        ),
         (["diff"], 2, "{make,apply,verify}"),
         (["diff", "apply", "/nowhere", "b", "c"], 1, "/nowhere: has no diff.json. Give the folder that"),
         (["merg", "a", "b"], 2, "'extract', 'export', 'generate', 'self-instruct', 'chat', 'serve', "),

@@ -237,7 +237,9 @@ def test_an_index_that_points_outside(base, tmp_path):
 
 def test_more_than_lora(base, tmp_path):
     adapter = peft_adapter(base, tmp_path / "activated", alora_invocation_tokens=[5])
-    with pytest.raises(AdapterError, match="q_proj' is more than LoRA, rsLoRA or DoRA. Use the adapter unmerged"):
+    with pytest.raises(
+        AdapterError, match="is more than LoRA: its adapter_config.json says alora_invocation_tokens=.5."
+    ):
         merge(adapter, tmp_path / "merged", certify=False)
     adapter = peft_adapter(base, tmp_path / "pissa", init_lora_weights="pissa")
     with pytest.raises(AdapterError, match="init_lora_weights='pissa', which changes the base"):

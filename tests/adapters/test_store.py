@@ -154,7 +154,7 @@ def test_pickled_weights_are_refused(tiny_llama, adapter):
 
 def test_no_weights(tiny_llama, adapter):
     (adapter / WEIGHTS).unlink()
-    with pytest.raises(AdapterError, match="has no adapter_model.safetensors. Give the folder finetune wrote"):
+    with pytest.raises(AdapterError, match="has no adapter_model.safetensors: it is an adapter without weights. Copy"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
@@ -167,12 +167,17 @@ def test_a_truncated_file(tiny_llama, adapter, size):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "{}", "\xff", '{"peft_type": "NO_SUCH"}', '{"peft_type": "LORA", "target_modules": ["absent"]}'],
+    ("text", "problem"),
+    [
+        *((text, "adapter_config.json: damaged: ") for text in ("", "{", "[]", "\xff")),
+        ("{}", "has no peft_type, so it is not peft's: it is an adapter of another tool"),
+        ('{"peft_type": "NO_SUCH"}', "of the kind 'NO_SUCH' .peft_type., which is not known to peft"),
+        ('{"peft_type": "LORA", "target_modules": ["absent"]}', "adapter_config.json does not fit 'tiny': "),
+    ],
 )
-def test_a_damaged_config(tiny_llama, adapter, text):
+def test_a_damaged_config(tiny_llama, adapter, text, problem):
     (adapter / CONFIG).write_bytes(text.encode("latin-1"))
-    with pytest.raises(AdapterError, match="adapter_config.json does not fit 'tiny': "):
+    with pytest.raises(AdapterError, match=problem):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 

@@ -222,5 +222,5 @@ def test_what_cannot_stand_beside_an_adapter(adapters, tiny_base):
         load(tiny_base, also=adapters)
     with pytest.raises(AdapterError, match="the name 'first' is taken by another adapter; rename the folder"):
         load(adapters[0], also=[adapters[0]])
-    with pytest.raises(AdapterError, match="is no adapter"):
+    with pytest.raises(AdapterError, match="is not an adapter folder .*: a whole model, not an adapter"):
         load(adapters[0], also=[tiny_base])

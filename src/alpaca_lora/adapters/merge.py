@@ -28,9 +28,10 @@ from .card import merged_card
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .chat_template import put_chat_template
 from .contract import Contract, read_contract, read_run_file, settle, write_run_file
+from .peft_config import CONFIG
 from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
-from .store import CONFIG, WEIGHTS, check_finished, is_adapter, named_base
-from .updates import Change, changes_to
+from .store import WEIGHTS, check_adapter, named_base
+from .updates import Change, changes_to, check_mergeable
 
 OutputDtype = Literal["auto", "float32", "bfloat16"]
 
@@ -123,11 +124,7 @@ def _data_of(folders: list[Path]) -> dict[str, Any]:
 
 def _check_adapters(folders: list[Path]) -> None:
     for folder in folders:
-        check_finished(folder)
-        if not is_adapter(folder):
-            raise AdapterError(
-                f"{folder}: is not an adapter folder (no adapter_config.json). Give the folder finetune wrote."
-            )
+        check_mergeable(folder, check_adapter(folder))
 
 
 def _check_full_precision(base: Path, shards: Shards, name: str) -> None:
@@ -167,7 +164,7 @@ def _agreed(
         if contract is None:
             warnings.warn(
                 f"{folder}: has no alpaca_lora.json, so it cannot be checked whether this is the base it was trained "
-                "on, nor with which prompt; its shapes fit.",
+                "on, nor with which prompt.",
                 stacklevel=4,
             )
         source = folder if (folder / "tokenizer_config.json").exists() else base

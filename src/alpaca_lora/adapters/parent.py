@@ -19,16 +19,11 @@ from ..errors import AdapterError, ConfigError
 from ..models.load import load_tokenizer, processes
 from ..prompts import Template
 from .contract import NAME, Contract, read_contract, read_run_file, settle
-from .store import CONFIG, WEIGHTS, check_finished, is_adapter, load_adapter, named_base, read_adapter
-from .updates import PLAIN_INITS
+from .peft_config import CONFIG, CONTINUED, PLAIN_INITS
+from .store import WEIGHTS, check_adapter, load_adapter, named_base, read_adapter
 
 _DEFAULTS = {entry.name: entry.default for entry in fields(FinetuneConfig)}
 _KEPT = ("lora_r", "lora_alpha", "lora_target_modules", "use_rslora", "use_dora")
-_MAY_SAY = {  # of adapter_config.json: what the settings above are made of, what selects modules, and what only names
-    *("r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "lora_dropout", "init_lora_weights"),
-    *("rank_pattern", "alpha_pattern", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode", "peft_version"),
-}
 
 
 @dataclass(frozen=True)
@@ -95,11 +90,9 @@ def continue_from(config: FinetuneConfig) -> tuple[FinetuneConfig, Parent]:
     """
     assert config.adapter is not None
     folder = Path(config.adapter)
-    check_finished(folder)
-    if not is_adapter(folder):
-        raise AdapterError(f"adapter: {folder} is not an adapter folder (no {CONFIG}). Give the folder finetune wrote.")
+    found = check_adapter(folder, "adapter: ")
     contract, content = read_contract(folder), read_run_file(folder) or {}
-    kept, dropout = _settings_of(folder, content)
+    kept, dropout = _settings_of(folder, found, content)
     problems = list(_contradictions(config, kept, contract))
     if contract is None and not config.base_model:
         problems.append(
@@ -139,15 +132,19 @@ def _described(parent: Any) -> dict[str, Any] | None:
     return {"path": path, "sha256": sha256, "data": data, "parent": _described(parent["parent"])}
 
 
-def _settings_of(folder: Path, content: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def _settings_of(folder: Path, found: Any, content: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """Those of our settings that an adapter has decided, and the dropout it was trained with."""
-    from peft import LoraConfig, PeftConfig
+    from peft import LoraConfig
 
+    if found.peft_type != "LORA":
+        raise AdapterError(
+            f"{folder}: is an adapter of the kind {found.peft_type.value!r} (peft_type), which is not trained here. Go "
+            "on with a LoRA, or merge this one with peft (merge_and_unload) and train on the result."
+        )
     tensors = read_adapter(folder)
     try:
-        found = PeftConfig.from_pretrained(str(folder))
         says, plain = found.to_dict(), LoraConfig().to_dict()
-        more = [key for key in says if key not in _MAY_SAY and says[key] != plain.get(key)]
+        more = [key for key in says if key not in CONTINUED and says[key] != plain.get(key)]
         if says.get("init_lora_weights") not in PLAIN_INITS:
             more.append("init_lora_weights")
         targets = sorted({name.split(".")[-3] for name in tensors if ".lora_A." in name})

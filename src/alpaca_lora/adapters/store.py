@@ -7,8 +7,10 @@ names the first keys.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import AdapterError
+from ..models.folder import what_is
 from ..models.load import processes
 from ..models.lora import quiet_peft
 from ..training.sharding import whole
 from .contract import read_run_file
+from .peft_config import CONFIG, changes_base, read_peft_config
 from .shards import sha256_of
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+_WRAPPER = re.compile(r"^(?:module\.)+|(?:\b_orig_mod|\b_fsdp_wrapped_module|\b_checkpoint_wrapped_module)\.")
 _SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 
 
 def is_adapter(folder: str | Path) -> bool:
     """Whether a folder holds a peft adapter."""
     return (Path(folder) / CONFIG).exists()
+
+
+def check_adapter(folder: str | Path, before: str = "") -> Any:
+    """Raise AdapterError where a folder holds no finished adapter that can be applied here; nothing is loaded.
+
+    Args:
+        folder: The folder.
+        before: What the message begins with, before the folder.
+
+    Returns:
+        peft's config.
+    """
+    check_finished(folder)
+    if not is_adapter(folder):
+        what, advice = what_is(folder)
+        raise AdapterError(f"{before}{folder}: is not an adapter folder (no {CONFIG}): {what}. {advice}")
+    return read_peft_config(folder)
 
 
 def save_adapter(model: Any, folder: str | Path) -> None:
@@ -118,15 +139,28 @@ def read_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
         if (path.parent / "adapter_model.bin").exists():
             raise AdapterError(
                 f"{folder}: holds adapter_model.bin, a pickle that can run code when it is read; only safetensors are "
-                "read. Convert it where you trust it: safetensors.torch.save_file(torch.load(..., weights_only=True))."
+                "read. Convert it where you trust it: safetensors.torch.save_file(torch.load("
+                f"{str(path.with_suffix('.bin'))!r}, weights_only=True), {str(path)!r})."
             )
-        raise AdapterError(f"{folder}: has no {WEIGHTS}. Give the folder finetune wrote (its output_dir).")
+        what, advice = what_is(folder)
+        raise AdapterError(f"{folder}: has no {WEIGHTS}: it is {what}. {advice}")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path}: damaged: {error}. Copy it again from where it was made.") from error
     _check_finite(tensors, path)
-    return tensors
+    return _unwrapped(tensors, path)
+
+
+def _unwrapped(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by the names of the plain model, where they were saved from one that torch.compile, DDP or FSDP wraps."""
+    names = {name: _WRAPPER.sub("", name) for name in tensors}
+    if len(set(names.values())) < len(names):
+        raise AdapterError(
+            f"{path}: holds keys with and without a wrapper's prefix (such as _orig_mod. or module.) for the same "
+            "matrix, so it is not clear which one was meant. Save the unwrapped model again."
+        )
+    return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def load_adapter(
@@ -178,10 +212,10 @@ def wrap(
     Raises:
         AdapterError: keys or shapes do not fit this base, or are not what the run wrote.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft import PeftModel, get_peft_model_state_dict
 
+    config = read_peft_config(folder)
     try:
-        config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = dropout is None
         if dropout is not None:
             config.lora_dropout = dropout
@@ -194,6 +228,18 @@ def wrap(
     except (ValueError, TypeError, KeyError) as error:
         raise AdapterError(f"{folder}: {CONFIG} does not fit {base_name!r}: {error}") from error
     expected = get_peft_model_state_dict(wrapped, adapter_name=name)
+    # peft's save_embedding_layers keeps embedding and head whole beside the matrices; loading sets the base's own.
+    base = {f"base_model.model.{key}": tensor for key, tensor in wrapped.get_base_model().state_dict().items()}
+    whole = {key: base[key] for key in whole_ends(tensors, expected) if key in base}
+    for key, own in whole.items():
+        if len(own) != len(tensors[key]):
+            raise AdapterError(
+                f"{folder}: holds {key!r} with {len(tensors[key]):,} rows, and {base_name!r} has {len(own):,}: it was "
+                "trained on a base with another vocabulary. Give that base the same rows with transformers "
+                "(resize_token_embeddings), merge the adapter into it with peft (merge_and_unload), save it, and use "
+                "that folder."
+            )
+    expected |= whole
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     shapes = [
@@ -215,20 +261,34 @@ def wrap(
     return wrapped
 
 
+def whole_ends(keys: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Keys of an embedding or head that an adapter holds whole, though its config does not say so."""
+    found = set(keys) - set(expected)
+    return sorted(key for key in found if key.endswith(("embed_tokens.weight", "lm_head.weight")))
+
+
+def changes_of_base(folder: str | Path) -> str:
+    """What an adapter changes in its base itself, so that none but it can answer there; "" where it changes nothing."""
+    config = read_peft_config(folder)
+    saved = [f"{module}.weight" for module in config.modules_to_save or ()]
+    whole = [key for key in whole_ends(read_adapter(folder), ()) if not key.endswith(tuple(saved))]
+    return changes_base(config) or (f"it holds {whole[0]!r} whole" if whole else "")
+
+
+def check_shareable(folder: str | Path) -> None:
+    """Raise AdapterError where no other adapter can stand on the same base as this one."""
+    kind = check_adapter(folder).peft_type.value
+    if why := changes_of_base(folder) or (kind != "LORA" and f"peft_type={kind!r}"):
+        raise AdapterError(f"{folder}: cannot share its base with other adapters ({why}). Load it alone, without also.")
+
+
 def named_base(folder: str | Path) -> str:
     """The base another tool's adapter names.
 
     Raises:
         AdapterError: its config is damaged or names none.
     """
-    from peft import PeftConfig
-
-    try:
-        name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise AdapterError(
-            f"{Path(folder) / CONFIG}: damaged: {error!r}. Copy it again from where it was made."
-        ) from error
+    name = read_peft_config(folder).base_model_name_or_path
     if not name:
         raise AdapterError(f"{folder}: names no base model; give base_model.")
     return name

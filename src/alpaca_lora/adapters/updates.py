@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import AdapterError
 from ..models.load import load_config
+from .peft_config import changes_base, read_peft_config
 from .shards import Shards
 from .store import read_adapter, wrap
 
-PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")  # others change the base when the adapter is made
 _ENDS = ("embed_tokens", "lm_head", "wte")
 
 
@@ -72,7 +73,41 @@ class Replacement:
         return self.tensor.float()
 
 
-Change = Update | Replacement
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an embedding that were trained, and no others (peft's `trainable_token_indices`).
+
+    Args:
+        tensor: The rows as they are now, shape (rows, hidden).
+        indices: Their tokens.
+        shape: Of the whole embedding.
+    """
+
+    tensor: torch.Tensor
+    indices: list[int]
+    shape: tuple[int, ...]
+
+    def apply(self, weight: torch.Tensor) -> torch.Tensor:
+        """The embedding with these rows in it; `weight` is overwritten."""
+        weight[self.indices] = self.tensor.float()
+        return weight
+
+
+Change = Update | Replacement | Rows
+
+
+def check_mergeable(folder: str | Path, config: Any) -> None:
+    """Raise AdapterError where an adapter, by its config, is of a kind that is not merged here."""
+    if config.peft_type != "LORA":
+        raise AdapterError(
+            f"{folder}: is an adapter of the kind {config.peft_type.value!r} (peft_type), and only LoRA is merged "
+            "here. Use it unmerged, or merge it with peft (merge_and_unload)."
+        )
+    if (why := changes_base(config)).startswith("init"):
+        raise AdapterError(
+            f"{folder}: was made with {why}, which changes the base, so it does not fit the base as it is. Convert it "
+            "to a plain LoRA with peft first (save_pretrained with path_initial_model_for_weight_conversion)."
+        )
 
 
 def changes_to(shards: Shards, folders: Sequence[Path], name: str) -> dict[str, list[Change]]:
@@ -91,7 +126,7 @@ def changes_to(shards: Shards, folders: Sequence[Path], name: str) -> dict[str, 
     changes: dict[str, list[Change]] = {}
     for folder in folders:
         for tensor, change in _changes_of(folder, base, name):
-            if tied and tensor.split(".")[-2] in _ENDS:
+            if tied and tensor.split(".")[-2] in _ENDS and not isinstance(change, Rows):
                 raise AdapterError(
                     f"{folder}: changes {tensor!r}, but input embedding and head are one tensor in {name!r}, so the "
                     "merged model could not hold it. Use the adapter unmerged."
@@ -108,20 +143,23 @@ def _changes_of(folder: Path, base: Path, name: str) -> list[tuple[str, Change]]
     """One adapter's changes, in order; peft tells, on shapes without weights, each module's rank and scale."""
     from accelerate import init_empty_weights
     from peft.tuners.lora import Embedding, Linear, LoraLayer
+    from peft.utils.other import TrainableTokensWrapper
     from transformers import AutoModelForCausalLM
 
+    check_mergeable(folder, read_peft_config(folder))
     with init_empty_weights():
         empty = AutoModelForCausalLM.from_config(load_config(str(base)), trust_remote_code=False)
     tensors = read_adapter(folder)
     wrapped = wrap(empty, folder, name, tensors, meta=True)
     config = wrapped.peft_config["default"]
-    if config.init_lora_weights not in PLAIN_INITS:
-        raise AdapterError(
-            f"{folder}: was made with init_lora_weights={config.init_lora_weights!r}, which changes the base, so it "
-            "does not fit the base as it is. Convert it to a plain LoRA with peft first (save_pretrained with "
-            "path_initial_model_for_weight_conversion)."
-        )
     updates: list[tuple[str, Change]] = []
+    for path, module in wrapped.named_modules():
+        if isinstance(module, TrainableTokensWrapper):
+            key = f"{path}.token_adapter.trainable_tokens_delta"
+            if key in tensors:  # a tied head has none of its own
+                adapter = module.token_adapter
+                rows = Rows(tensors.pop(key), adapter.token_indices["default"], tuple(adapter.base_layer.weight.shape))
+                updates.append((f"{path.removeprefix('base_model.model.')}.weight", rows))
     for path, module in wrapped.named_modules():
         if not isinstance(module, LoraLayer):
             continue

@@ -19,6 +19,7 @@ def answer(
     base_url: str | None = None,
     key: str | None = None,
     kind: Literal["chat", "completions"] = "chat",
+    base_model: str | None = None,
     prompt_template: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
@@ -39,6 +40,7 @@ def answer(
         base_url: Address of an OpenAI-compatible API.
         key: Its key; it is written nowhere.
         kind: "chat", or "completions" for a server's model that only goes on with a text.
+        base_model: As for `load`.
         prompt_template: For models without a contract; `alpaca` if left out.
         max_new_tokens: Most tokens of an answer.
         temperature: 0 takes the likeliest token each time.
@@ -61,7 +63,7 @@ def answer(
     from ..inference.meter import Budget
 
     budget = Budget(max_cost, max_tokens, price_in, price_out)
-    respondent = Respondent(str(model), base_url, key, kind, prompt_template, concurrency, budget, force)
+    respondent = Respondent(str(model), base_url, key, kind, prompt_template, concurrency, budget, force, base_model)
     return answer_all(respondent, instructions, out, max_new_tokens=max_new_tokens, temperature=temperature)
 
 
@@ -74,6 +76,7 @@ def compare(
     base_url: str | None = None,
     key: str | None = None,
     kind: Literal["chat", "completions"] = "chat",
+    base_model: str | None = None,
     prompt_template: str | None = None,
     temperature: float = 0.0,
     concurrency: int = 8,
@@ -109,7 +112,9 @@ def compare(
     budget = Budget(max_cost, max_tokens, price_in, price_out)
     comparison = Comparison.open(out, a, b)
     if judge is not None:
-        respondent = Respondent(str(judge), base_url, key, kind, prompt_template, concurrency, budget, force)
+        respondent = Respondent(
+            str(judge), base_url, key, kind, prompt_template, concurrency, budget, force, base_model
+        )
         judge_all(comparison, respondent, temperature=temperature)
     return report_on(out)
 

@@ -91,6 +91,7 @@ def serve(
     max_waiting: int = 64,
     moderation: Moderation | None = None,
     also: Sequence[str | Path] = (),
+    base_model: str | None = None,
     prompt_template: str | None = None,
     force: bool = False,
     ready: Callable[[str], None] = print,
@@ -108,6 +109,7 @@ def serve(
         max_waiting: Most requests that wait; one more is refused with status 429.
         moderation: Called with each prompt and each answer; returns why it is refused, or None.
         also: Further adapters, as for `load`.
+        base_model: As for `load`.
         prompt_template: As for `load`.
         force: As for `load`.
         ready: Called with the address once requests are answered.
@@ -123,7 +125,7 @@ def serve(
     def loaded() -> LocalModel:
         if not isinstance(model, str | Path):
             return model
-        return load(model, also=also, prompt_template=prompt_template, force=force)
+        return load(model, base_model=base_model, also=also, prompt_template=prompt_template, force=force)
 
     serve_model(
         loaded,

@@ -13,6 +13,7 @@ def generate(
     model: str,
     instruction: str,
     input: str = "",
+    base_model: str | None = None,
     prompt_template: str | None = None,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -29,6 +30,7 @@ def generate(
         model: Adapter folder, merged folder, base folder, hub id, or `demo`.
         instruction: What to do.
         input: Context.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         max_new_tokens: Most tokens of the answer.
         temperature: 0 takes the likeliest token each time; higher is more varied.
@@ -41,7 +43,7 @@ def generate(
     """
     from .. import api
 
-    loaded = api.load(model, prompt_template=prompt_template, force=force)
+    loaded = api.load(model, base_model=base_model, prompt_template=prompt_template, force=force)
     pieces = api.stream(
         loaded,
         instruction,
@@ -62,6 +64,7 @@ def generate(
 def chat(
     model: str,
     also: list[str] | str | None = None,
+    base_model: str | None = None,
     prompt_template: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
@@ -75,6 +78,7 @@ def chat(
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`.
         also: Folders of further adapters, to switch between.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         max_new_tokens: Most tokens of an answer.
         temperature: 0 takes the likeliest token each time; higher is more varied.
@@ -86,7 +90,7 @@ def chat(
     """
     from .. import api
 
-    loaded = api.load(model, also=paths(also), prompt_template=prompt_template, force=force)
+    loaded = api.load(model, also=paths(also), base_model=base_model, prompt_template=prompt_template, force=force)
     looks = _moderation(moderation)
     sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
 
@@ -99,6 +103,7 @@ def chat(
 def serve(
     model: str,
     also: list[str] | str | None = None,
+    base_model: str | None = None,
     prompt_template: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -114,6 +119,7 @@ def serve(
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`.
         also: Folders of further adapters; requests name them as `model`, and `base` is none of them.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         host: What to bind. Another than this machine's own needs a token in ALPACA_LORA_TOKEN.
         port: 0 takes one that is free.
@@ -135,6 +141,7 @@ def serve(
     api.serve(
         model,
         also=paths(also),
+        base_model=base_model,
         prompt_template=prompt_template,
         host=host,
         port=port,

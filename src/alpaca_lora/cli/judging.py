@@ -18,6 +18,7 @@ def answer(
     out: str,
     base_url: str | None = None,
     kind: Literal["chat", "completions"] = "chat",
+    base_model: str | None = None,
     prompt_template: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
@@ -38,6 +39,7 @@ def answer(
         out: A .json file to write.
         base_url: Address of an OpenAI-compatible API; MODEL is then its name for a model.
         kind: completions is for a server's model that only goes on with a text.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         max_new_tokens: Most tokens of an answer.
         temperature: 0 takes the likeliest token each time; higher is more varied.
@@ -57,6 +59,7 @@ def answer(
         base_url=base_url,
         key=os.environ.get("OPENAI_API_KEY") if base_url else None,
         kind=kind,
+        base_model=base_model,
         prompt_template=prompt_template,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -87,6 +90,7 @@ def compare(
     raters: int | None = None,
     base_url: str | None = None,
     kind: Literal["chat", "completions"] = "chat",
+    base_model: str | None = None,
     prompt_template: str | None = None,
     temperature: float = 0.0,
     concurrency: int = 8,
@@ -114,6 +118,7 @@ def compare(
         raters: How many raters are expected; with --share only.
         base_url: Address of an OpenAI-compatible API; the judge is then its name for a model.
         kind: completions is for a server's model that only goes on with a text.
+        base_model: For a judge that is an adapter: where its base is now, if not where the adapter says.
         prompt_template: For judges without a contract; `alpaca` if left out.
         temperature: Of the judge; 0 takes the likeliest token each time.
         concurrency: Most requests in flight at a server.
@@ -154,6 +159,7 @@ def compare(
         base_url=base_url,
         key=os.environ.get("OPENAI_API_KEY") if base_url else None,
         kind=kind,
+        base_model=base_model,
         prompt_template=prompt_template,
         temperature=temperature,
         concurrency=concurrency,

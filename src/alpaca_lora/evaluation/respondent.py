@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..data.files import sha256_of_file, sha256_of_json
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..inference.meter import Budget, Meter
 from ..prompts import Template
 
@@ -38,6 +38,7 @@ class Respondent:
         concurrency: Most requests in flight at a server.
         budget: Prices and limits; of tokens only, on this machine.
         force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
     """
 
     model: str
@@ -48,6 +49,14 @@ class Respondent:
     concurrency: int = 8
     budget: Budget = field(default_factory=Budget)
     force: bool = False
+    base_model: str | None = None
+
+    def __post_init__(self) -> None:
+        """A model behind a server has no base here."""
+        if self.base_url and self.base_model:
+            raise ConfigError(
+                "base_model: is for an adapter on this machine, and base_url names a server. Leave one out."
+            )
 
     @property
     def name(self) -> str:
@@ -62,6 +71,8 @@ class Respondent:
     def identity(self) -> dict[str, Any]:
         """What has to be the same for a run to go on."""
         named = {"model": self.model, "kind": self.kind if self.base_url else "local"}
+        if self.base_model and "contract" not in self.origin:  # a contract knows its base, wherever that is
+            named["base_model"] = self.base_model
         return {**named, "prompt_template": self.prompt_template, **self._weights()}
 
     @cached_property
@@ -135,7 +146,9 @@ class Respondent:
     def _local(self) -> LocalModel:
         from ..inference.local import LocalModel
 
-        return LocalModel.load(self.model, prompt_template=self.prompt_template, force=self.force)
+        return LocalModel.load(
+            self.model, base_model=self.base_model, prompt_template=self.prompt_template, force=self.force
+        )
 
     @cached_property
     def _template(self) -> Template:

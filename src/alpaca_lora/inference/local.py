@@ -16,7 +16,15 @@ import torch
 from transformers import GenerationConfig
 
 from ..adapters.contract import Contract, read_contract
-from ..adapters.store import check_finished, is_adapter, load_adapter, named_base
+from ..adapters.store import (
+    changes_of_base,
+    check_adapter,
+    check_finished,
+    check_shareable,
+    is_adapter,
+    load_adapter,
+    named_base,
+)
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError, DataError, did_you_mean
 from ..models.fingerprint import fingerprint
@@ -103,15 +111,19 @@ class LocalModel:
             AdapterError: an adapter is damaged or belongs to another base.
             ModelError: the base cannot be loaded.
         """
-        check_finished(path)
+        adapter = is_adapter(path)
+        (check_adapter if adapter else check_finished)(path)
         placement = Placement.choose(dtype)
         contract = read_contract(path)
-        adapter = is_adapter(path)
         base_name = str(path)
         if adapter:
             base_name = base_model or (contract.base_model if contract else named_base(path))
         elif also:
             raise AdapterError(f"{path}: is no adapter, so no other adapters can stand beside it; name the adapters.")
+        elif base_model is not None:
+            raise ConfigError(f"base_model: {path} is no adapter, so it has no base beside it. Leave base_model out.")
+        for folder in (path, *also) if also else ():
+            check_shareable(folder)
         resolved = resolve_base(base_name)
         base = fingerprint(resolved) if adapter and (contract or also) else ""
         voice = voice_at(path, resolved, base, prompt_template, force)
@@ -122,7 +134,7 @@ class LocalModel:
         if adapter:
             model = load_adapter(model, path, base_name)
         local = cls(model, voice.encoder, voice.stop_ids, voice.contract, name_of(path))
-        if adapter:
+        if adapter and not changes_of_base(path):
             local.voices[BASE] = voice
         for folder in also:
             local.add(folder, base_name, base, force=force)
@@ -134,9 +146,6 @@ class LocalModel:
         Raises:
             AdapterError: it is damaged, belongs to another base, or its name is taken.
         """
-        check_finished(folder)
-        if not is_adapter(folder):
-            raise AdapterError(f"{folder}: is no adapter.")
         name = name_of(folder)
         if name in self.voices:
             raise AdapterError(f"{folder}: the name {name!r} is taken by another adapter; rename the folder.")

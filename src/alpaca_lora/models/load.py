@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
+from .folder import what_is
 from .quantization import keep_trainable, quantization
 from .tokenizer import cannot_load
 from .tokenizer import check_pairing as check_pairing
@@ -44,7 +45,11 @@ def resolve_base(base_model: str) -> str:
             f"adapter instead (--adapter {base_model})."
         )
     if not (path / "config.json").exists():
-        raise ModelError(f"base_model: {base_model!r} has no config.json, so it is not a transformers model folder.")
+        what, advice = what_is(path)
+        raise ModelError(
+            f"base_model: {base_model!r} has no config.json, so it is not a transformers model folder: it is {what}. "
+            f"{advice}"
+        )
     _check_weight_files(path)
     return str(path)
 
