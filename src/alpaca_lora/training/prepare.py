@@ -124,7 +124,8 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
     cut = sorted(number for part in parts for number in part.truncated)
     total = len(records)
     if dropped:
-        found = f"{records.source}: the prompt alone reaches cutoff_len={cutoff_len} in {shown_numbers(dropped, total, records.parts)}"
+        which = shown_numbers(dropped, total, records.parts)
+        found = f"{records.source}: the prompt alone reaches cutoff_len={cutoff_len} in {which}"
         if len(dropped) * 100 > total * MAX_DROPPED_PERCENT:
             raise DataError(
                 f"{found}; these records cannot be trained on, and at most {MAX_DROPPED_PERCENT}% may be dropped. "
@@ -133,8 +134,8 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
         warnings.warn(f"{found}; they are dropped.", stacklevel=3)
     if cut:
         warnings.warn(
-            f"{records.source}: the response is cut to fit cutoff_len={cutoff_len} in {shown_numbers(cut, total, records.parts)}; EOS "
-            "stays at its end. Raise cutoff_len to keep them whole.",
+            f"{records.source}: the response is cut to fit cutoff_len={cutoff_len} in "
+            f"{shown_numbers(cut, total, records.parts)}; EOS stays at its end. Raise cutoff_len to keep them whole.",
             stacklevel=3,
         )
 
