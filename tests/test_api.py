@@ -149,7 +149,41 @@ def test_bad_data_leaves_no_adapter(short_base, tmp_path):
     assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
+def test_a_run_on_two_files_learns_from_both_and_resumes(short_base, rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, part in (("a.json", rows[:5]), ("b.json", rows[5:]), ("all.json", rows)):
+        Path(name).write_text(json.dumps(part), encoding="utf-8")
+    run = finetune(base_model=short_base, data=["a.json", Path("b.json")], output_dir="two", **SETTINGS)
+    whole = finetune(base_model=short_base, data="all.json", output_dir="one", **SETTINGS)
+    assert [line.get("loss") for line in run.history] == [line.get("loss") for line in whole.history]
+    content = json.loads(Path("two/alpaca_lora.json").read_text(encoding="utf-8"))
+    assert content["config"]["data"] == ["a.json", "b.json"]
+    assert content["data"]["source"] == "a.json + b.json"
+    assert content["data"]["sources"] == [{"source": "a.json", "rows": 5}, {"source": "b.json", "rows": 7}]
+    assert "sources" not in json.loads(Path("one/alpaca_lora.json").read_text(encoding="utf-8"))["data"]
+    card = Path("two/README.md").read_text(encoding="utf-8")
+    assert "`a.json + b.json`: 10 records to train on" in card and "- `b.json`: 7 rows" in card
+    settings = {"base_model": short_base, "output_dir": "two", "resume": "auto", **SETTINGS}
+    assert finetune(data=["a.json", "b.json"], **settings).metrics == run.metrics
+    with pytest.raises(ConfigError, match="the records changed since the run began"):
+        finetune(data="b.json", **settings)
+    assert "a.json + b.json" in run._repr_html_()
+
+
 # inspect
+
+
+def test_inspect_names_sources_and_keys_that_are_not_read(rows, short_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.json").write_text(json.dumps(rows[:5]), encoding="utf-8")
+    Path("b.json").write_text(json.dumps([{**row, "category": "x"} for row in rows[5:]]), encoding="utf-8")
+    report = inspect(["a.json", "b.json"], short_base)
+    assert report.rows["records"] == "12 from a.json + b.json" and report.rows["of b.json"] == "7 rows"
+    assert report.rows["keys not read"] == "category"
+    longest = int(report.rows["example length"].split()[-1])
+    cut = inspect(["a.json", "b.json"], short_base, cutoff_len=longest - 1)
+    assert cut.rows["response cut"] == "1 (record b.json 1)"
+    assert cut.examples_shown(1)[0].plain.startswith("record a.json 1: ")
 
 
 def test_inspect_reports_without_loading_weights(rows, short_base, tmp_path):

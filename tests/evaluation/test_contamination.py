@@ -51,6 +51,17 @@ def test_what_cannot_be_checked_is_named(tmp_path):
     assert not gone.overlaps + changed.overlaps + unknown.overlaps
 
 
+def test_several_sources_are_read_again(tmp_path):
+    first = trained(tmp_path, "Name three rivers.")
+    second = tmp_path / "second.json"
+    second.write_text(json.dumps([{"instruction": f"Please: {LONG}", "output": "x"}]), encoding="utf-8")
+    sources = [first["source"], str(second)]
+    both = load_records(sources)
+    training = {"source": both.source, "sources": sources, "fingerprint": both.fingerprint}
+    found = check_contamination("m", training, PAIRS)
+    assert found.records == len(both) and [one.record for one in found.overlaps] == [len(both)]
+
+
 def test_a_comparison_names_the_training_data_of_either_model(tmp_path):
     paths = []
     for name, training in (("a", trained(tmp_path, LONG)), ("b", None)):

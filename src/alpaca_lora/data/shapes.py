@@ -37,6 +37,11 @@ def _is_question(row: Mapping[str, Any]) -> bool:
     return bool({*names} & {*CALLED["instruction"], "text", "turns"}) and not names & {*CALLED["output"]}
 
 
+QUESTIONS = Shape(
+    "instructions or questions without answers",
+    "To have a model answer them: alpaca-lora answer MODEL FILE OUT.json. To train, give data with an 'output'.",
+    lambda row: _is_question(row) and [*map(str.casefold, map(str, row))] != ["text"],
+)
 SHAPES = (
     Shape(
         "annotations of AlpacaEval: two models' outputs and which of them was preferred",
@@ -92,11 +97,7 @@ SHAPES = (
         "A record is one exchange: split each into one record an exchange, or keep the first exchange.",
         lambda row: any(key in row for key in (*TURN_KEYS, "conversation", "dialog", "dialogue")),
     ),
-    Shape(
-        "instructions or questions without answers",
-        "To have a model answer them: alpaca-lora answer MODEL FILE OUT.json. To train, give data with an 'output'.",
-        lambda row: _is_question(row) and [*map(str.casefold, map(str, row))] != ["text"],
-    ),
+    QUESTIONS,
     Shape(
         "texts, each in a single key ('text')",
         "A record is an instruction and its answer: split each text into 'instruction', 'input' and 'output'.",

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from alpaca_lora.data.rows import RowProblem, Rows
-from alpaca_lora.data.shapes import Shape, shape_of
+from alpaca_lora.data.shapes import QUESTIONS, Shape, shape_of
 from alpaca_lora.data.unread import UnreadKey
 
 _SHOWN_KINDS = 10
@@ -40,7 +40,8 @@ class Unusable:
         """Notes what is wrong with row `index` (from 0)."""
         self._first.setdefault(problem.kind, (index, problem))
         self._counts[problem.kind] += 1
-        if shape := shape_of(self._rows.values[index]):
+        shape = shape_of(self._rows.values[index])
+        if shape and (shape is not QUESTIONS or len(self._rows.values) > 1):  # a single row may lack its answer
             self._shapes[shape] += 1
 
     def kinds(self, brief: bool = False) -> list[str]:
