@@ -15,7 +15,7 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, NoReturn
 
-from ..config import FinetuneConfig, called_here, recipe_names, recipe_path
+from ..config import FinetuneConfig, called_here, load_recipe, recipe_names, recipe_path
 from ..errors import AlpacaLoraError, RunInterrupted
 from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
 from .answers import chat, generate, serve
@@ -119,6 +119,7 @@ def _parser() -> Any:
         """A config file, or the name of a packaged recipe."""
 
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+            load_recipe(values)  # says what is wrong with a file that is no YAML, or not UTF-8
             super().__call__(parser, cfg, str(recipe_path(values)), option_string)
 
     class _Parser(ArgumentParser):  # type: ignore[misc]
