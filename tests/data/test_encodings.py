@@ -117,6 +117,11 @@ def test_empty_file(data):
         decode_text(data, "x")
 
 
+@pytest.mark.parametrize("text", ["a,b\n\x00,c\n", "写诗\n" * 9 + "\x00"])
+def test_a_zero_in_utf8_is_a_character(text):
+    assert decode_text(text.encode(), "x") == text
+
+
 def test_zeros_and_bytes_that_are_no_text():
     with pytest.raises(DataError, match="holds only zero bytes, as after a crash"):
         decode_text(b"\x00" * 40, "x")

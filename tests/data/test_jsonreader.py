@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from alpaca_lora.data.jsonreader import read_json
@@ -95,3 +99,45 @@ def test_dates_and_numbers_in_quotes_stay_strings(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"instruction": "2024-01-31", "input": "007", "output": "1e5"}\n')
     assert load_records(path).records == [Record("2024-01-31", "007", "1e5")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{'instruction': 'a', 'input': None, 'output': 'it\\'s'}]", "These are Python's dicts, not JSON"),
+        ("{'instruction': 'a', 'output': \"it's\"}\n", "These are Python's dicts, not JSON"),
+        ('[{"instruction": "a", "input": None, "output": "it\'s"}]', "These are Python's dicts, not JSON"),
+        ('[{"instruction": "a", "input": NaN, "output": "it\'s"}]', "NaN is not JSON"),
+        ('{"instruction": "a", "input": NaN, "output": "it\'s"}\n', "NaN is not JSON"),
+    ],
+)
+def test_the_command_that_a_message_ends_with_makes_records(tmp_path, text, message):
+    path = tmp_path / "my rows.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        load_records(path)
+    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
+    assert load_records(tmp_path / "my rows.mended.json").records == [Record("a", "", "it's")]
+
+
+def test_raw_line_breaks_are_mended_by_the_command(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('[{"instruction": "a\nb", "output": "c\td"}]')
+    with pytest.raises(DataError, match=r"line 1, column 20: Invalid control .* is written \\n or") as caught:
+        load_records(path)
+    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
+    assert load_records(tmp_path / "x.mended.json").records == [Record("a\nb", "", "c\td")]
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (r'[{"a": "C:\dir"}]', "A backslash is written twice in JSON"),
+        ("[{“a”: “b”}]", "Strings stand in straight quotes .* not in “"),
+        ('[{"a": "b",}]', "Remove the comma"),
+        ('[{"a": "b" // note\n}]', "JSON has no comments"),
+    ],
+)
+def test_what_is_nearly_json_is_named(text, advice):
+    with pytest.raises(DataError, match=advice):
+        read_json(text, "x")

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
+import os
+import pickle
+import re
+import sqlite3
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,7 +102,7 @@ def test_what_is_no_source(data, message):
 
 def test_data_frame():
     pandas = pytest.importorskip("pandas")
-    with pytest.raises(DataError, match=r"data is a DataFrame; .* Pass df.to_dict\('records'\)"):
+    with pytest.raises(DataError, match=r"data is a DataFrame; .* Pass json.loads\(df.to_json\(orient='records'\)\)"):
         load_records(pandas.DataFrame(ROWS))
 
 
@@ -112,3 +121,105 @@ def test_files_of_another_kind(tmp_path, content, message):
     (tmp_path / "data.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_records(tmp_path / "data.txt")
+
+
+def zipped(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what", "advice"),
+    [
+        ("x.json", b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page", "Download the file itself"),
+        ("x.csv", b"<html>x</html>", "a web page", "Download the file itself"),
+        ("x.jsonl", b'{"error": "Repository not found"}', 'a server\'s answer, not data: {"error": "Repos', "Download"),
+        ("x.json", b'{\n "detail": [{"msg": "no"}], "status": 404\n}', "the key 'detail'", "rows = data"),
+        (
+            "x.json",
+            b'{"message": "API rate limit exceeded", "url": "x"}',
+            "a server's answer, not data: {\"mess",
+            "Down",
+        ),
+        (
+            "x.json",
+            b"404: Not Found",
+            "the text '404: Not Found', perhaps a server's answer",
+            "Download the file itself",
+        ),
+        ("x.json", b"Entry not found\n", "the text 'Entry not found'", "Download the file itself"),
+        ("x.xlsx", zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook (.xlsx)", "as CSV UTF-8"),
+        ("x.csv", zipped("xl/workbook.xml"), "an Excel workbook (.xlsx)", "as CSV UTF-8"),
+        ("x.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "an Excel workbook (.xls)", "as CSV UTF-8"),
+        ("x.ods", zipped("mimetype", "content.xml"), "an OpenDocument file", "as CSV UTF-8"),
+        ("x.docx", zipped("word/document.xml"), "a Word document", "Export the records"),
+        ("x.pt", zipped("archive/data.pkl"), "a PyTorch checkpoint", "where a model is asked for"),
+        ("x.zip", zipped("a.json"), "compressed (zip)", "Unpack it"),
+        ("x.pdf", b"%PDF-1.7", "a PDF document", "Export the records"),
+        ("x.safetensors", b"\x40" + b"\0" * 7 + b'{"__metadata__":{}}', "weights (safetensors)", "where a model"),
+        ("x.png", b"\x89PNG\r\n", "an image (PNG)", "Name the file with the records"),
+        ("x.ipynb", b'{"cells": [{"cell_type": "code"}], "nbformat": 4}', "a Jupyter notebook", "json.dump"),
+        ("x.py", b"import json\nrows = []\n", "Python code", "json.dump"),
+        ("x.json", b"data = [{'instruction': 'a'}]", "Python code", "json.dump"),
+    ],
+)
+def test_files_that_are_not_data(tmp_path, name, content, what, advice):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        load_records(tmp_path / name)
+    message = str(caught.value)
+    assert what in message.split(". ")[0], message
+    assert advice in message
+
+
+def test_a_record_about_errors_is_a_record(tmp_path):
+    row = {"instruction": "Explain.", "error": "404", "message": "x", "output": "b"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    assert len(load_records(tmp_path / "x.jsonl")) == 1
+
+
+def run_advice(message, folder):
+    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', message)[1]], check=True, cwd=folder)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "yaml", "arrow", "feather"])
+def test_the_command_that_a_message_ends_with_makes_records(tmp_path, kind):
+    path = tmp_path / f"my rows.{kind}"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(ROWS))
+    elif kind == "yaml":
+        path.write_text("- instruction: a\n  input: ''\n  output: b\n- {instruction: c, input: d, output: e}\n")
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.Table.from_pylist(ROWS)
+        make = pyarrow.ipc.new_stream if kind == "arrow" else pyarrow.ipc.new_file
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=": this is ") as caught:
+        load_records(path)
+    run_advice(str(caught.value), tmp_path)
+    assert load_records(tmp_path / "my rows.json").records == RECORDS
+
+
+def test_a_database(tmp_path):
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("create table rows (instruction)")
+    with pytest.raises(DataError, match="this is an SQLite database. Export"):
+        load_records(tmp_path / "x.db")
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(DataError, match="this is a named pipe, not a file. Write the records to a file first"):
+        load_records(tmp_path / "x.json")
+    with pytest.raises(DataError, match="this is a device, not a file"):
+        load_records("/dev/zero")
+
+
+def test_a_data_frame_as_its_message_says():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([*ROWS, {"instruction": "x", "output": "y", "score": 1.5}])
+    assert load_records(json.loads(frame.to_json(orient="records"))).records == [*RECORDS, Record("x", "", "y")]

@@ -26,6 +26,29 @@ def test_csv_rows_know_their_lines():
     assert rows.lines == [2, 5]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_mark_between_columns_shows_in_the_header(mark, end):
+    lines = ["instruction;output;;", "a, b;c", '"d;e";"f', 'g";;', ";;;", ";;;", ""]
+    text = end.join(lines).replace("d;e", "D").replace(";", mark)
+    text = text.replace("a, b", '"a, b"').replace("D", f"d{mark}e")
+    rows = read_csv(text, "x")
+    expected = [{"instruction": "a, b", "output": "c"}, {"instruction": f"d{mark}e", "output": f"f{end}g"}]
+    assert rows.values == expected and rows.lines == [2, 3]
+
+
+def test_excels_line_says_the_mark_and_lines_are_those_of_the_file(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbfsep=;\r\ninstruction;output\r\na,b;c\r\n")
+    assert load_records(path).records == [Record("a,b", "", "c")]
+    assert read_csv("sep=#\noutput,instruction#n\na#b\n", "x").lines == [3]
+
+
+def test_tabs_in_a_file_named_tsv(tmp_path):
+    (tmp_path / "x.tsv").write_text("instruction\toutput\tnote, long\na, b\tc\t\n")
+    assert load_records(tmp_path / "x.tsv").records == [Record("a, b", "", "c")]
+
+
 def test_long_cells_are_read_and_the_limit_of_csv_is_put_back():
     before = csv.field_size_limit()
     assert len(read_csv("output\n" + "x" * 200_000, "x").values[0]["output"]) == 200_000
@@ -43,7 +66,9 @@ def test_long_cells_are_read_and_the_limit_of_csv_is_put_back():
         ("a,b\n1\n", r"x, line 2: 1 cells"),
         ('a,b\n"1"2,3\n', r"x, line 2: "),
         ("a,b,a\n1,2,3\n", r"x: the column 'a' stands more than once"),
-        ("a;b\n1;2\n", r"x: columns are separated by ';'"),
+        ("a;b\n1;2;3\n", r"x, line 2: 3 cells, .* Put text that holds a semicolon in double quotes"),
+        ("a,b,,\n1,2,,3\n", r"x, line 2: 4 cells, but the header names 2 columns"),
+        ("Name a big bird.,The gull.\n", r"x, line 1: this line should name the columns, .*: 'Name a big bird.'. Put"),
     ],
 )
 def test_csv_that_is_refused(text, message):

@@ -86,6 +86,11 @@ def test_a_prompt_that_is_too_long_is_told(model):
     assert "Shorten it." in talk(model, "word " * 3000)[0]
 
 
+def test_a_byte_order_mark_hides_no_word_of_a_moderation(tmp_path):
+    (tmp_path / "words.txt").write_text("bomb\nhow to steal\n", encoding="utf-8-sig")
+    assert moderation_from(str(tmp_path / "words.txt"))("A bomb.")
+
+
 def test_moderation(model, tmp_path):
     (tmp_path / "words.txt").write_text("bomb\n\nhow to steal\n", encoding="utf-8")
     shown, _ = talk(

@@ -37,6 +37,12 @@ def test_record_text_is_inert():
     )
 
 
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "mine.json").write_text('{"prompt_input": "é"}', encoding="latin-1")
+    with pytest.raises(TemplateError, match=r"mine.json is not UTF-8 text: .* Save it as UTF-8"):
+        Template.load(tmp_path / "mine.json")
+
+
 def test_a_file_in_alpaca_loras_format_loads_unchanged(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(GOOD))

@@ -62,7 +62,8 @@ def decode_text(data: bytes, source: str) -> str:
             damaged bytes (with line and offset).
     """
     wide = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "")
-    if not wide and b"\x00" in data:
+    head = data[:_SAMPLE_BYTES]
+    if not wide and (head.count(b"\x00") > len(head) // 8 or (b"\x00" in data and not _is_utf8(data))):
         wide = _without_mark(data, source)
     if wide:
         raise DataError(
@@ -76,6 +77,15 @@ def decode_text(data: bytes, source: str) -> str:
     if not text.strip():
         raise DataError(f"{source}: the file is empty. Write at least one record to it, or name another file.")
     return text
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether it is UTF-8, in which a zero byte is a character like others."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _without_mark(data: bytes, source: str) -> str:

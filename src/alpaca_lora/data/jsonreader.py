@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any, NoReturn
 
 from alpaca_lora.data.rows import Rows, wrapping
@@ -110,15 +111,50 @@ def _parse(text: str, at: int, source: str, record: int, line: int, last: bool =
     except json.JSONDecodeError as error:
         error_line = line + text.count("\n", at, error.pos)
         cut = last and (error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()))
-        advice = _cut_short("line or record") if cut else "Correct the JSON there."
+        advice = _cut_short("line or record") if cut else _advice(text, error, source)
         raise DataError(
             f"{source}, line {error_line}, column {error.colno}: {error.msg} (in record {record}). {advice}"
         ) from None
     except RecursionError:
         problem = "the value is nested too deep. A record is a flat object; remove the nesting."
     except ValueError as error:
-        problem = str(error)
+        problem = str(error) + (_rewrite(text, source, "nan") if " is not JSON" in str(error) else "")
     raise DataError(f"{source}, record {record} (line {line}): {problem}")
+
+
+def _advice(text: str, error: json.JSONDecodeError, source: str) -> str:
+    """What to do about text that is nearly JSON, told by what stands where the decoder stopped."""
+    found, before = text[error.pos : error.pos + 5], text[: error.pos].rstrip()[-1:]
+    if found.startswith("'") or re.match(r"True|False|None", found):
+        return "These are Python's dicts, not JSON. " + _rewrite(text, source, "python")
+    if error.msg.startswith("Invalid control character"):
+        return "A line break or tab inside a string is written \\n or \\t. " + _rewrite(text, source, "breaks")
+    if error.msg.startswith("Invalid \\"):
+        return "A backslash is written twice in JSON: \\\\. Write the file with json.dump, which does that."
+    if found[:1] in tuple("“”„‘’«»"):
+        return f'Strings stand in straight quotes ("), not in {found[0]}. Replace those around keys and values.'
+    if found.startswith(("//", "/*", "#")):
+        return "JSON has no comments. Remove them."
+    if before == "," and found[:1] in ("}", "]"):
+        return "A comma stands before the closing bracket. Remove the comma."
+    return "Correct the JSON there."
+
+
+def _rewrite(text: str, source: str, kind: str) -> str:
+    """The command that reads what Python can read and JSON cannot, and writes it as JSON."""
+    parse, modules = {
+        "python": ("ast.literal_eval({})", "ast, json"),
+        "breaks": ("json.loads({}, strict=False)", "json"),
+        "nan": ("json.loads({}, parse_constant=lambda name: None)", "json"),
+    }[kind]
+    path = Path(source).expanduser()
+    opened = f"open({path.as_posix()!r}, encoding='utf-8-sig')"
+    array = text.lstrip().startswith("[") or kind == "breaks"
+    rows = (
+        parse.format(f"{opened}.read()") if array else f"[{parse.format('line')} for line in {opened} if line.strip()]"
+    )
+    out = path.with_name(f"{path.stem}.mended.json").as_posix()
+    return f"Rewrite the file: python -c \"import {modules}; json.dump({rows}, open({out!r}, 'w'))\""
 
 
 def _single(row: Any, source: str) -> Any:
@@ -162,7 +198,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON. Write null for a missing value, or the text in quotes.")
+    raise ValueError(
+        f"{name} is not JSON. Write null for a missing value; pandas does: df.to_json(path, orient='records'). "
+    )
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)

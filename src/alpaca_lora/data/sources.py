@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca_lora.data.encodings import decode_text
+from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
 from alpaca_lora.data.jsonreader import read_json
 from alpaca_lora.data.listing import are_sources, list_sources
 from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
@@ -26,7 +27,6 @@ _FILE_SUFFIX = re.compile(
     r"\.(jsonl?|ndjson|csv|tsv|parquet|pq|arrow|txt|xlsx?|ya?ml|gz|zip|zst|xz|bz2)$", re.IGNORECASE
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 _HUB_TIMEOUT_SECONDS = 10.0
 
 
@@ -56,7 +56,7 @@ def open_source(data: object) -> Rows:
     if isinstance(data, dict):
         problem = wrapping(data) or "pass a list of dicts, also for a single record: [record]."
         raise DataError(f"data is a dict: {problem}")
-    advice = " Pass df.to_dict('records')." if type(data).__name__ == "DataFrame" else ""
+    advice = " Pass json.loads(df.to_json(orient='records'))." if type(data).__name__ == "DataFrame" else ""
     raise DataError(
         f"data is a {type(data).__name__}; it should be a path, a hub id, a list of dicts or a "
         f"datasets.Dataset.{advice}"
@@ -90,26 +90,29 @@ def _open_path(path: Path, source: str) -> Rows:
         )
     if path.is_dir():
         return _open_folder(path, source)
+    if problem := special(path):
+        raise DataError(f"{source}: {problem}")
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            if problem := foreign_bytes(head, path):
+                raise DataError(f"{source}: {problem}")
+            data = b"" if head.startswith(b"PAR1") else head + file.read()
     except OSError as error:
         raise DataError(f"{source}: the file cannot be read: {error.strerror}. Check its permissions.") from error
-    if data.startswith(b"PAR1"):
+    if not data and head:
         return read_parquet(path, source)
-    packed = next((name for magic, name in _PACKED.items() if data.startswith(magic)), None)
-    if packed:
-        raise DataError(f"{source}: the file is compressed ({packed}). Unpack it first, and pass what was inside.")
-    if data.startswith(b"version https://git-lfs"):
-        raise DataError(f"{source}: this is a Git LFS pointer, not the data itself. Run git lfs pull, or download it.")
     text = decode_text(data, source)
+    if problem := foreign_text(text, path):
+        raise DataError(f"{source}: {problem}")
     suffix = path.suffix.lower()
     if text.lstrip()[0] in "[{" or suffix in (".json", ".jsonl", ".ndjson"):
         return read_json(text, source)
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         return read_csv(text, source)
     raise DataError(
         f"{source}: it begins with {text.lstrip()[:20]!r}, which is neither JSON, JSON Lines nor Parquet. "
-        f"Data comes as {_FORMATS}; a CSV file needs a name that ends in .csv."
+        f"Data comes as {_FORMATS}; a CSV file needs a name that ends in .csv or .tsv."
     )
 
 

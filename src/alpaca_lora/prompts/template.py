@@ -116,7 +116,10 @@ def _read(name: str) -> tuple[str, str]:
         return (resources.files(__package__) / "templates" / f"{name}.json").read_text(encoding="utf-8"), name
     path = Path(name)
     if path.is_file():
-        return path.read_text(encoding="utf-8-sig"), name
+        try:
+            return path.read_text(encoding="utf-8-sig"), name
+        except UnicodeDecodeError as error:
+            raise TemplateError(f"prompt_template: {name} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     names = template_names()
     raise TemplateError(
         f"prompt_template: {name!r} is neither a packaged template nor a file."
