@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from alpaca_lora import finetune, load, merge
 from alpaca_lora.errors import MissingDependencyError, ModelError
@@ -118,5 +118,17 @@ def test_a_base_that_is_quantised_already(short_base, tmp_path):
     config = json.loads((tmp_path / "base" / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (tmp_path / "base" / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ModelError, match="are quantised already. Name the full-precision model; method=qlora"):
+    with pytest.raises(ModelError, match="are quantised already. Name the full-precision model; finetune's method=q"):
+        load_model(str(tmp_path / "base"), FLOAT32)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_weights_quantised_without_a_word_of_it_are_refused_before_training(tiny_llama, tmp_path, dtype):
+    """They would be trained on without their scales, and could not be merged into."""
+    tiny_llama().save_pretrained(tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(weights)
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file({**tensors, name: (tensors[name] * 100).to(dtype)}, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="are quantised .(I8|F8_E4M3)., though its config.json does not say so"):
         load_model(str(tmp_path / "base"), FLOAT32)

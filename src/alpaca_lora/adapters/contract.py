@@ -145,7 +145,7 @@ class Contract:
         if len(encoder.tokenizer) <= vocab_size:
             return ""
         return (
-            f"the tokenizer has {len(encoder.tokenizer)} ids, and the base knows {vocab_size} only; not even --force "
+            f"the tokenizer has {len(encoder.tokenizer)} ids, and the base knows {vocab_size} only; nothing "
             f"uses them together. Use the base it was trained on, {self.base_model!r}."
         )
 

@@ -290,7 +290,7 @@ def named_base(folder: str | Path) -> str:
     """
     name = read_peft_config(folder).base_model_name_or_path
     if not name:
-        raise AdapterError(f"{folder}: names no base model; give base_model.")
+        raise AdapterError(f"{folder}: names no base model. Give it as base_model.")
     return name
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from ..inference.local import LocalModel
     from ..inference.moderation import Moderation
@@ -38,7 +40,13 @@ def load(
 
 
 def generate(
-    model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
+    model: str | Path | LocalModel,
+    instruction: str,
+    input: str = "",
+    *,
+    adapter: str | None = None,
+    base_model: str | None = None,
+    **sampling: Any,
 ) -> str:
     """The answer to one instruction; for many, `load(...).answers([...])` makes them together, several times as fast.
 
@@ -47,22 +55,29 @@ def generate(
         instruction: What to do.
         input: Context, may be empty.
         adapter: Which of several adapters answers; `base` is none of them.
+        base_model: As for `load`.
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
             seed, stop.
     """
     from ..inference.sampling import sampling_of
 
-    loaded = load(model) if isinstance(model, str | Path) else model
+    loaded = _loaded(model, base_model)
     return loaded.generate(instruction, input, sampling_of(sampling), adapter)
 
 
 def stream(
-    model: str | Path | LocalModel, instruction: str, input: str = "", *, adapter: str | None = None, **sampling: Any
+    model: str | Path | LocalModel,
+    instruction: str,
+    input: str = "",
+    *,
+    adapter: str | None = None,
+    base_model: str | None = None,
+    **sampling: Any,
 ) -> Iterator[str]:
     """As `generate`, in pieces as they are made."""
     from ..inference.sampling import sampling_of
 
-    loaded = load(model) if isinstance(model, str | Path) else model
+    loaded = _loaded(model, base_model)
     return loaded.stream(instruction, input, sampling_of(sampling), adapter)
 
 
@@ -71,13 +86,14 @@ def chat(
     *,
     moderation: Moderation | None = None,
     write: Callable[..., Any] = print,
+    base_model: str | None = None,
     **sampling: Any,
 ) -> None:
     """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
     from ..inference.chat import chat as talk
     from ..inference.sampling import sampling_of
 
-    talk(load(model) if isinstance(model, str | Path) else model, sampling_of(sampling), moderation, write=write)
+    talk(_loaded(model, base_model), sampling_of(sampling), moderation, write=write)
 
 
 def serve(
@@ -123,9 +139,7 @@ def serve(
     from ..inference.serve import serve_model
 
     def loaded() -> LocalModel:
-        if not isinstance(model, str | Path):
-            return model
-        return load(model, base_model=base_model, also=also, prompt_template=prompt_template, force=force)
+        return _loaded(model, base_model, also=also, prompt_template=prompt_template, force=force)
 
     serve_model(
         loaded,
@@ -139,3 +153,12 @@ def serve(
         ready=ready,
         allow_host=allow_host,
     )
+
+
+def _loaded(model: str | Path | LocalModel, base_model: str | None, **more: Any) -> LocalModel:
+    """The model, loaded where it is not yet."""
+    if isinstance(model, str | Path):
+        return load(model, base_model=base_model, **more)
+    if base_model is not None:
+        raise ConfigError("base_model: this model is loaded already, on its base. Give base_model to load.")
+    return model

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     # On CPUs bitsandbytes misses a faster kernel for a product this library does not use, and says so at each start.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        arguments = command_parser(_COMMANDS, _GROUPS, "finetune").parse_args(argv)
+        arguments = _parser().parse_args(argv)
         command, given = arguments.command, arguments[arguments.command]
         if command in _GROUPS:
             command, given = f"{command} {given.command}", given[given.command]
@@ -114,3 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\n{PROG}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _parser() -> Any:
+    return command_parser(_COMMANDS, _GROUPS, "finetune")

@@ -95,7 +95,7 @@ class LocalModel:
         prompt_template: str | None = None,
         dtype: str = "auto",
         also: Sequence[str | Path] = (),
-        force: bool = False,
+        force: bool | None = False,
     ) -> LocalModel:
         """Load an adapter folder, a merged folder, or a base.
 
@@ -105,7 +105,8 @@ class LocalModel:
             prompt_template: For models without a contract; `alpaca` if left out.
             dtype: "auto", "float32" or "bfloat16".
             also: Further adapters of the same base; each answers under its folder's name.
-            force: Go on where tokenizer, template or base are not those the adapter was trained with.
+            force: Go on where tokenizer, template or base are not those the adapter was trained with. None where the
+                caller has no such choice to offer.
 
         Raises:
             AdapterError: an adapter is damaged or belongs to another base.
@@ -140,7 +141,7 @@ class LocalModel:
             local.add(folder, base_name, base, force=force)
         return local
 
-    def add(self, folder: str | Path, base_name: str, base_fingerprint: str, *, force: bool = False) -> str:
+    def add(self, folder: str | Path, base_name: str, base_fingerprint: str, *, force: bool | None = False) -> str:
         """Put one more adapter on the same base, and return its name.
 
         Raises:

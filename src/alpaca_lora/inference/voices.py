@@ -43,7 +43,9 @@ def name_of(path: str | Path) -> str:
     return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
 
 
-def voice_at(path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool) -> Voice:
+def voice_at(
+    path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool | None
+) -> Voice:
     """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
     contract, adapter = read_contract(path), is_adapter(path)
     own = adapter and (Path(path) / "tokenizer_config.json").exists()

@@ -136,6 +136,17 @@ def _state(path: str) -> list[Any]:
     return [str(Path(path).resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
 
 
+def narrow_dtypes(base_model: str) -> list[str]:
+    """Types of a base model's stored tensors that are no full precision: weights quantised without a word of it."""
+    from safetensors import safe_open
+
+    found = set()
+    for path in _weight_files(base_model):
+        with safe_open(path, framework="pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return sorted(found - {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"})
+
+
 def _weight_files(base_model: str) -> list[str]:
     """The safetensors files of a folder or of a hub model, which is downloaded where it is not yet.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
+from .fingerprint import narrow_dtypes
 from .folder import what_is
 from .quantization import keep_trainable, quantization
 from .tokenizer import cannot_load
@@ -82,7 +83,7 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
     if already is not None:
         raise ModelError(
             f"base_model: the weights of {base_model!r} are quantised already. Name the full-precision model; "
-            "method=qlora quantises it while it loads."
+            "finetune's method=qlora quantises it while it loads."
         )
     quantized = {} if bits is None else quantization(bits, placement)
     try:
@@ -97,6 +98,11 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(cannot_load("model", base_model, error)) from error
+    if narrow := narrow_dtypes(base_model):  # read as if the integers were the weights, without their scales
+        raise ModelError(
+            f"base_model: weights of {base_model!r} are quantised ({', '.join(narrow)}), though its config.json does not "
+            "say so. Name the full-precision model."
+        )
     lacking = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lacking:  # transformers has filled them with random values
         raise ModelError(

@@ -84,6 +84,6 @@ def write_records(
         if writer is None:
             from ..inference.local import LocalModel  # loads torch
 
-            writer = LocalEndpoint(LocalModel.load(str(base_model)), concurrency=concurrency, meter=meter)
+            writer = LocalEndpoint(LocalModel.load(str(base_model), force=None), concurrency=concurrency, meter=meter)
         bootstrap = Bootstrap(journal, records.records, brief, writer, num_records=num_records, concurrency=concurrency)
         return bootstrap.run()
