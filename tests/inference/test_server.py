@@ -6,7 +6,10 @@ import gzip
 import http.client
 import http.server
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -653,6 +656,51 @@ def test_clients_that_leave_free_their_places(model):
                 raw.close()
             wait_for(lambda: not engine._going and not engine._waiting)
         assert send(port, "POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200
+
+
+def test_others_are_answered_while_a_long_prompt_is_tokenised(model, monkeypatch):
+    text_ids, going_on = model.encoder.text_ids, threading.Event()
+
+    def slow(text):
+        if text == "long":
+            assert going_on.wait(20)
+        return text_ids(text)
+
+    monkeypatch.setattr(model.encoder, "text_ids", slow)
+    with serving(model) as (_, port):
+        found = []
+        body = {"prompt": "long", "max_tokens": 1}
+        thread = threading.Thread(target=lambda: found.append(send(port, "POST", "/v1/completions", body)[0]))
+        thread.start()
+        assert send(port, "POST", "/v1/completions", {"prompt": "short", "max_tokens": 2})[0] == 200
+        assert found == []
+        going_on.set()
+        thread.join(20)
+        assert found == [200]
+
+
+def test_a_second_ctrl_c_ends_answers_without_a_traceback(tiny_base_bpe):
+    command = [sys.executable, "-m", "alpaca_lora", "serve", str(tiny_base_bpe), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            port = int(server.stdout.readline().split(":")[2].split("/")[0])
+            asked = json.dumps({"prompt": ["a"] * 32, "max_tokens": -1, "stream": True})
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
+                head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"
+                raw.sendall(head.encode() + asked.encode())
+                assert b"data: " in raw.recv(4000) + raw.recv(4000)
+                server.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+                server.send_signal(signal.SIGINT)
+                raw.settimeout(60)
+                stream = b""
+                while part := raw.recv(1 << 16):
+                    stream += part
+            assert b"the server is shutting down" in stream
+            _, complaints = server.communicate(timeout=60)
+        finally:
+            server.kill()
+    assert (server.returncode, "Traceback" in complaints) == (0, False), complaints
 
 
 def test_closing_ends_answers(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 from .names import paths
@@ -154,6 +155,7 @@ def serve(
         force=force,
         ready=ready,
     )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt but Python's own clearing up
 
 
 def _moderation(where: str | None) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from threading import Thread
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingDependencyError
@@ -131,6 +132,12 @@ def server_of(
     import uvicorn
 
     class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:  # told again: answers end now, instead of being torn off with a traceback each
+                Thread(target=close, daemon=True).start()
+            super().handle_exit(sig, frame)
+            self.force_exit = False
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             asyncio.get_running_loop().call_later(GRACE_SECONDS, Thread(target=close, daemon=True).start)
             await super().shutdown(sockets)
