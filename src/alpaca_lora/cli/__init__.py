@@ -12,6 +12,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from jsonargparse import ArgumentParser
+
 from ..config import FinetuneConfig
 from ..errors import AlpacaLoraError, RunInterrupted
 from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
@@ -116,5 +118,5 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> Any:
+def _parser() -> ArgumentParser:
     return command_parser(_COMMANDS, _GROUPS, "finetune")
