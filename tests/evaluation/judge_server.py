@@ -25,10 +25,9 @@ MALFORMED = (
     "Both are fine, I would say.",
     "Verdict: 1\nThough one could see it otherwise.",
     "Verdict: 1\nOn reflection:\nVerdict: 2",
-    "verdict: 2",
     "Verdict: 1 or 2",
-    "**Verdict: tie**",
-    '{"verdict": 1}',
+    "<think>\nVerdict: 1",
+    "The first is better than the second.",
     "",
 )
 ANSWERED, FAULTS = "judged", {"429": 3, "500": 3, "cut": 2}

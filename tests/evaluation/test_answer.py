@@ -15,6 +15,7 @@ from alpaca_lora.errors import AlpacaLoraError, ConfigError, DataError
 from alpaca_lora.evaluation import respondent
 from alpaca_lora.evaluation.outputs import read_outputs
 from alpaca_lora.inference import local
+from alpaca_lora.inference.endpoint import EndpointError
 from alpaca_lora.selfinstruct.journal import read_journal
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
@@ -179,3 +180,74 @@ def test_a_budget_writes_no_file_until_it_is_raised(instructions, tmp_path, caps
         assert not (tmp_path / "m.json").exists() and len(server.bodies) == 1
         cli.main(command)
         assert len(read_outputs(tmp_path / "m.json")) == len(server.bodies) == 5
+
+
+# Replies that are no answers
+
+APART = {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}]}
+USELESS = {
+    "thoughts without end": ({"text": "<think>\nIt may be 5."}, "switch thinking off"),
+    "thoughts apart": ({"text": "", **APART}, "switch thinking off"),
+    "nothing": ({"text": ""}, "Nothing comes back"),
+    "without end": ({"text": "{" * 300_000}, "does not keep to the limit"),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("kind", USELESS)
+def test_a_model_none_of_whose_replies_is_an_answer_is_paid_for_ten(tmp_path, kind, concurrency):
+    reply, words = USELESS[kind]
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps([{"instruction": f"Name number {number}."} for number in range(40)]))
+    settings = {"concurrency": concurrency, "max_new_tokens": 64}
+    with scripted_server.ScriptedServer([reply] * 99, seconds=0.001) as server:
+        with pytest.raises(
+            EndpointError, match=rf"none of its first 10 replies can be used(.|\n)*{words}(.|\n)*goes on"
+        ):
+            answer("m", asked, tmp_path / "m.json", base_url=server.url, **settings)
+        assert len(server.bodies) == 10
+    assert not (tmp_path / "m.json").exists()
+    with scripted_server.ScriptedServer([{"text": "It is so."}] * 99, seconds=0.001) as server:
+        found = answer("m", asked, tmp_path / "m.json", base_url=server.url, **settings)
+        assert len(server.bodies) == 40  # those that had a useless reply included
+    assert (found.answered, found.failed) == (40, {})
+    assert {one.output for one in read_outputs(tmp_path / "m.json")} == {"It is so."}
+
+
+def test_thoughts_are_no_answers(instructions, tmp_path):
+    texts = ["<think>5?</think>\n\nFive.", "Six?\n</think>\n\nSix.", "<think>\nSeven", "Use `<think>`.", ""]
+    with scripted_server.ScriptedServer([{"text": text} for text in texts]) as server:
+        found = answer("m", instructions, tmp_path / "m.json", base_url=server.url, concurrency=1)
+        assert len(server.bodies) == 5
+    made = json.loads((tmp_path / "m.json").read_text())
+    assert [one["output"] for one in made] == ["Five.", "Six.", "Use `<think>`.", ""]
+    assert (found.answered, found.thoughts, list(found.failed)) == (4, 2, [3])
+    assert "number 3: the reply cannot be used: '<think>\\nSeven'" in str(found)
+    assert "Before 2 of them the model thought aloud" in str(found)
+
+
+def test_half_a_character_costs_no_answer(instructions, tmp_path):
+    with scripted_server.ScriptedServer([{"text": "A \ud83d half."}] * 5) as server:
+        answer("m", instructions, tmp_path / "m.json", base_url=server.url)
+    assert {one.output for one in read_outputs(tmp_path / "m.json")} == {"A \ufffd half."}
+
+
+def test_a_setting_that_the_model_refuses_is_told_and_written_down(instructions, tmp_path):
+    said = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) is supported."
+    with scripted_server.ScriptedServer(["400", *[{"text": "x"}] * 5]) as server:
+        server._refuse = lambda writer, status, message, headers=None: server._respond(
+            writer, status, {"error": {"message": said, "param": "temperature", "code": "unsupported_value"}}
+        )
+        with pytest.warns(UserWarning, match="m at .* refuses 'temperature' and is asked without it"):
+            found = answer("m", instructions, tmp_path / "m.json", base_url=server.url, concurrency=1)
+    assert ["temperature" in body for body in server.bodies] == [True, *[False] * 5]
+    assert found.left_out == ["temperature"] and "Asked without temperature" in str(found)
+    (settings,) = {row["settings"] for row in json.loads((tmp_path / "m.json").read_text())}
+    assert json.loads(settings) == {"kind": "chat", "max_new_tokens": 512, "temperature": None}
+
+
+def test_settings_that_never_got_an_answer_bind_nothing(instructions, tmp_path):
+    with scripted_server.ScriptedServer(["400"]) as server, pytest.raises(EndpointError, match="HTTP 400"):
+        answer("m", instructions, tmp_path / "m.json", base_url=server.url, concurrency=1)
+    with scripted_server.ScriptedServer([{"text": "x"}] * 5) as server:
+        assert answer("m", instructions, tmp_path / "m.json", base_url=server.url, temperature=1.0).answered == 5

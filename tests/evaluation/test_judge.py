@@ -22,6 +22,7 @@ import pytest
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.evaluation import judge as judge_module
 from alpaca_lora.evaluation.bias import position_bias
+from alpaca_lora.evaluation.compare import report_on
 from alpaca_lora.evaluation.judge import judge, parse_verdict, question, read_verdicts
 from alpaca_lora.evaluation.pairs import Comparison
 from alpaca_lora.evaluation.respondent import Respondent
@@ -29,7 +30,7 @@ from alpaca_lora.inference import endpoint
 from alpaca_lora.inference.completion import Completion
 from alpaca_lora.inference.endpoint import EndpointError
 from alpaca_lora.inference.meter import Budget
-from alpaca_lora.selfinstruct.journal import completion_of, read_journal
+from alpaca_lora.selfinstruct.journal import completion_of, fields_of, read_journal
 
 SERVER = Path(__file__).with_name("judge_server.py")
 _SPEC = importlib.util.spec_from_file_location("judge_server", SERVER)
@@ -37,6 +38,7 @@ assert _SPEC and _SPEC.loader
 judge_server = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(judge_server)
 JudgeServer = judge_server.JudgeServer
+scripted = judge_server._scripted
 
 
 def files(folder, count, better=0.5, seed=0):
@@ -99,19 +101,86 @@ def test_unreadable_replies_are_asked_for_again_and_counted(tmp_path):
         verdicts = judge(comparison, asked(server))
         unreadable = sum(reply in judge_server.MALFORMED for _, reply in server.said)
         again = [body for body in server.bodies if "(Request number 2: " in body["messages"][0]["content"]]
-    assert len(verdicts.votes) == 60 and verdicts.unparsed == 0
+    assert len(verdicts.single) + verdicts.unparsed == 120 and verdicts.unparsed <= 2
     assert verdicts.malformed == unreadable >= len(again) > 3
     assert f"{unreadable} replies could not be read" in str(verdicts)
 
 
-def test_a_judge_that_never_gives_a_verdict_ends_and_is_counted(tmp_path):
+# What a judge says when none of its replies can be read, and a word of what to do.
+USELESS = {
+    "no verdict": ({"text": "Both are fine."}, "A verdict is a last line"),
+    "thoughts without end": ({"text": "<think>\nThe first.\nVerdict: 1"}, "switch thinking off"),
+    "thoughts apart": (
+        {"text": "", "choices": [{"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}]},
+        "switch thinking off",
+    ),
+    "nothing": ({"text": ""}, "Nothing comes back"),
+    "without end": ({"text": "Verdict:1{" * 40_000}, "does not keep to the limit"),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("kind", USELESS)
+def test_a_judge_none_of_whose_replies_can_be_read_is_paid_for_ten(tmp_path, kind, concurrency):
+    reply, words = USELESS[kind]
+    comparison = comparison_of(tmp_path, 40)
+    with scripted.ScriptedServer([reply] * 99, seconds=0.001) as server:
+        with pytest.raises(EndpointError, match=rf"none of its first 10 replies(.|\n)*{words}(.|\n)*goes on") as caught:
+            judge(comparison, asked(server, concurrency=concurrency))
+        assert len(server.bodies) == 10
+    assert reply["text"][:12].strip() in str(caught.value).replace("\\n", "\n")
+    said = str(report_on(comparison.folder))
+    assert "10 replies could not be read" in said and "no votes yet" in said
+    with JudgeServer() as server:  # mended: all questions are asked, those that had a useless reply included
+        verdicts = judge(comparison, asked(server, concurrency=concurrency))
+        assert server.kinds == {"judged": 80}
+    assert (len(verdicts.votes), verdicts.malformed, verdicts.unparsed) == (40, 10, 0)
+
+
+def test_a_question_is_asked_three_times_and_no_more(tmp_path):
     comparison = comparison_of(tmp_path, 2)
-    with JudgeServer(malformed=1.0) as server:
-        verdicts = judge(comparison, asked(server))
-        assert server.kinds == {"judged": 20}
+    with scripted.ScriptedServer([{"text": "Verdict: 1"}, *[{"text": "Hm."}] * 12], seconds=0.001) as server:
+        verdicts = judge(comparison, asked(server, concurrency=1))
+        assert len(server.bodies) == 1 + 3 * 3
         assert judge(comparison, asked(server)) == verdicts  # and is not asked again
-        assert server.kinds == {"judged": 20}
-    assert (verdicts.votes, verdicts.single, verdicts.unparsed, verdicts.malformed) == ([], [], 4, 20)
+        assert len(server.bodies) == 10
+    assert (verdicts.unparsed, verdicts.malformed, verdicts.votes) == (3, 9, [])
+    assert "9 replies could not be read" in str(verdicts) and "One that could not be read: 'Hm.'" in str(verdicts)
+
+
+def test_few_questions_without_a_verdict_are_no_success(tmp_path):
+    with (
+        scripted.ScriptedServer([{"text": "Hm."}] * 9) as server,
+        pytest.raises(EndpointError, match="first 6 replies"),
+    ):
+        judge(comparison_of(tmp_path, 1), asked(server))
+
+
+def test_what_a_judge_thinks_is_no_verdict(tmp_path):
+    comparison = comparison_of(tmp_path, 1)
+    replies = ["<think>\nVerdict: 1\n</think>\nNo.\nVerdict: 2", "Verdict: 1\n</think>\nAs asked.\n**Verdict: 1**"]
+    with scripted.ScriptedServer([{"text": text} for text in replies]) as server:
+        verdicts = judge(comparison, asked(server, concurrency=1))
+    assert [vote.preference for vote in verdicts.single] == [0.0, 0.0]
+    assert (verdicts.thoughts, verdicts.malformed) == (2, 0)
+    assert set(verdicts.reasons.values()) == {"No.", "As asked."}
+
+
+def test_an_older_journal_keeps_its_verdicts(tmp_path):
+    """It holds a dressed reply that was not read then, and the plain one that was."""
+    comparison = comparison_of(tmp_path, 1)
+    with scripted.ScriptedServer([{"text": "Hm."}, {"text": "Verdict: 1"}, {"text": "Verdict: 2"}]) as server:
+        judge(comparison, asked(server, concurrency=1))
+    path = comparison.folder / "judge-m" / "journal.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    dressed = fields_of(Completion("**Verdict: tie**", "stop", 1, 1))["text"]
+    old = next(line for line in lines if line["line"] == "done")
+    old["text"] = dressed
+    old.pop("sent")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    verdicts = read_verdicts(comparison.folder)
+    assert [vote.preference for vote in verdicts.single] == [1.0, 1.0]
+    assert verdicts.malformed == 0
 
 
 @pytest.mark.parametrize(
@@ -120,12 +189,44 @@ def test_a_judge_that_never_gives_a_verdict_ends_and_is_counted(tmp_path):
         ("Verdict: 1", 1.0),
         ("Good.\n\nVerdict: 2 \n", 0.0),
         ("Verdict: tie", 0.5),
+        ("The first.\nVerdict:1", 1.0),
+        ("**Verdict: 1**", 1.0),
+        ("**Verdict:** 2", 0.0),
+        ("### Verdict\n2", 0.0),
+        ("**Verdict:**\n\n**tie**", 0.5),
+        ("Verdict: tie.", 0.5),
+        ("verdict: 2", 0.0),
+        ('Verdict: "2"', 0.0),
+        ("Verdict: [[1]]", 1.0),
+        ("`Verdict: 1`", 1.0),
+        ("```\nVerdict: 2\n```", 0.0),
+        ('{"verdict": 1}', 1.0),
+        ("<verdict>2</verdict>", 0.0),
+        (r"$\boxed{1}$", 1.0),
+        ("It is\n\\[\n\\boxed{\\text{Verdict: 2}}\n\\]", 0.0),
+        ("Answer: A", 1.0),
+        ("The second.\nFinal answer: B", 0.0),
+        ("Verdict: Answer 2", 0.0),
+        ("The first is right. Verdict: 1", 1.0),
+        ("Verdict: 1</s>", 1.0),
+        ("Verdict: 2<|im_end|>\n", 0.0),
+        ("Verdict: tie<|eot_id|>", 0.5),
+        ("Verdict: 1\n\nVerdict: 1", 1.0),
+        ("I do not say that the verdict is 1", None),
         ("Verdict: a", None),
-        ("The first.\nVerdict:1", None),
+        ("Verdict: 12", None),
+        ("Verdict: 1 (not 2)", None),
+        ("~~Verdict: 1~~", None),
+        ("**Verdict: 1**\n**Verdict: 2**", None),
+        ("Winner: 2\nVerdict: 1!", None),
+        ("Verdict: 1 | 2 | tie", None),
+        (r"\boxed{1} or \boxed{2}", None),
+        ("**Answer 1**\nis good, and so is\n2", None),
+        ("The request is to add.\nThe answer is 2", None),
         *((text, None) for text in judge_server.MALFORMED),
     ],
 )
-def test_verdicts_are_read_strictly(text, verdict):
+def test_one_verdict_is_read_however_it_is_dressed_and_none_is_guessed(text, verdict):
     assert parse_verdict(Completion(text, "stop", 1, 1)) == verdict
     assert parse_verdict(Completion(text, "length", 1, 1)) is None
 
@@ -189,12 +290,14 @@ def test_a_model_on_this_machine_judges(tmp_path, short_base, monkeypatch):
     """A random one, which never comes to a verdict: what it wrote is kept and counted, and nothing has a price."""
     monkeypatch.setattr(judge_module, "MAX_NEW_TOKENS", 4)
     comparison = comparison_of(tmp_path, 1)
-    verdicts = judge(comparison, Respondent(short_base))
+    with pytest.raises(EndpointError, match=r"none of its first 6 replies(.|\n)*cut off at 4 new tokens"):
+        judge(comparison, Respondent(short_base))
+    verdicts = read_verdicts(comparison.folder)
     (folder,) = comparison.folder.glob("judge-*")
     replies = [completion_of(answer) for answer in read_journal(folder).answers]
-    assert [reply.completion_tokens for reply in replies] == [4] * 10
-    assert (verdicts.unparsed, verdicts.malformed, verdicts.cost, verdicts.votes) == (2, 10, None, [])
-    assert verdicts.spent.prompt_tokens == sum(reply.prompt_tokens for reply in replies) > 4_000
+    assert [reply.completion_tokens for reply in replies] == [4] * 6
+    assert (verdicts.unparsed, verdicts.malformed, verdicts.cost, verdicts.votes) == (2, 6, None, [])
+    assert verdicts.spent.prompt_tokens == sum(reply.prompt_tokens for reply in replies) > 2_400
 
 
 def test_no_judge_no_verdicts(tmp_path):
@@ -253,7 +356,7 @@ def run_with_kills(scratch, *, pairs, kills, answer_seconds, seed, life_seconds=
     assert code == 0, printed.read_text()
 
     verdicts, state = read_verdicts(out), read_journal(out / "judge-m")
-    assert len(verdicts.votes) == pairs and len(verdicts.single) == 2 * pairs
+    assert len(verdicts.single) + verdicts.unparsed == 2 * pairs and verdicts.unparsed <= 2 + pairs // 200
     for settled, before in settled_at_kills:
         assert not settled & {question for question, _ in said[before:]}, "a paid verdict was asked for again"
     readable = sum(parse_verdict(Completion(reply, "stop", 1, 1)) is not None for _, reply in said)

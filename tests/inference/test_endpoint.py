@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import logging
 import subprocess
 import sys
@@ -103,6 +104,113 @@ def test_the_newer_name_of_the_token_limit_is_found_out():
         assert ask(server, count=1, max_new_tokens=7)[0].text == "A cat."
     assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 7]
     assert "max_tokens" not in server.bodies[1]
+
+
+REFUSALS = {
+    "OpenAI, limit": (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        "max_tokens",
+    ),
+    "without a hint": ("Unrecognized request argument supplied: max_tokens", None),
+    "OpenAI, value": (
+        "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is supported.",
+        "temperature",
+    ),
+    "Azure": ("Unsupported parameter: 'temperature' is not supported with this model.", None),
+    "Anthropic": ("`temperature` may only be set to 1 when thinking is enabled.", None),
+    "more than 0": ("`temperature` must be strictly positive", None),
+    "vLLM": ("[{'type': 'extra_forbidden', 'loc': ('body', 'stop'), 'msg': 'Extra inputs are not permitted'}]", None),
+    "stop": ("Unsupported parameter: 'stop' is not supported with this model.", "stop"),
+    "two at once": ("unknown fields: temperature, stop", None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.* refuses")
+@pytest.mark.parametrize("status", ["400", "422"])
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_field_that_is_refused_is_renamed_or_left_out(kind, status):
+    message, param = REFUSALS[kind]
+    refusal = {"error": {"message": message, "param": param, "type": "invalid_request_error"}}
+    gone = {name for name in ("max_tokens", "temperature", "stop") if name in message}
+    with ScriptedServer([status, {"text": "A cat.\nA dog."}, {"text": "A cat.\nA dog."}]) as server:
+        server._refuse = lambda writer, status, message, headers=None: server._respond(writer, status, refusal)
+
+        async def run():
+            async with Endpoint(server.url, "m", key=KEY) as made:
+                return [await made.complete("Hi", max_new_tokens=7, stop=("\nA",)) for _ in range(2)]
+
+        answers = asyncio.run(run())
+    fields = {"max_tokens", "max_completion_tokens", "temperature", "stop"}
+    first, *later = [body.keys() & fields for body in server.bodies]
+    assert first == {"max_tokens", "temperature", "stop"}
+    expected = (first - gone) | ({"max_completion_tokens"} if "max_tokens" in gone else set())
+    assert later == [expected] * 2  # the second call asks without it at once
+    assert [answer.sent.keys() for answer in answers] == [expected] * 2
+    if "stop" in gone:
+        assert [answer.text for answer in answers] == ["A cat."] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.* refuses")
+def test_a_model_that_refuses_everything_is_asked_without_it():
+    script = [*["400"] * 3, CAT]
+    messages = [REFUSALS[kind] for kind in ("OpenAI, limit", "OpenAI, value", "stop")]
+    with ScriptedServer(script) as server:
+
+        def refuse(writer, status, message, headers=None):
+            said, param = messages.pop(0)
+            server._respond(writer, status, {"error": {"message": said, "param": param}})
+
+        server._refuse = refuse
+        (answer,) = ask(server, max_new_tokens=7, stop=("x",))
+    assert answer.sent == {"max_completion_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens is too large: 512. This model supports at most 256 completion tokens.",
+        "temperature must be at most 2",
+        "This model's maximum context length is 2048 tokens.",
+    ],
+)
+def test_a_value_out_of_range_is_the_users_to_change(message):
+    with ScriptedServer(["400"] * 9) as server:
+        server._refuse = lambda writer, status, said, headers=None: server._respond(
+            writer, status, {"error": {"message": message}}
+        )
+        assert message in problem(server, temperature=5.0)
+        assert len(server.bodies) == 1
+
+
+def message_of(**fields):
+    return {"text": "", "choices": [{"message": fields, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"content": None, "reasoning_content": "Hm."}, "<think>\nHm."),
+        ({"content": "", "reasoning": "Hm."}, "<think>\nHm."),
+        ({"content": "A cat.", "reasoning_content": "Hm."}, "A cat."),
+        ({"content": None, "refusal": "I may not."}, "I may not."),
+        ({"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "A cat."}]}, "A cat."),
+        ({"content": None}, ""),
+    ],
+)
+def test_thoughts_beside_the_answer_are_told_from_it(fields, text):
+    with ScriptedServer([message_of(**fields)]) as server:
+        assert ask(server)[0].text == text
+
+
+@pytest.mark.parametrize("value", ["-5", "0", "1e999", "1e30", "null", '"12"', "true", "NaN"])
+def test_a_count_that_cannot_be_is_taken_at_its_worst(value):
+    raw = json.dumps({"choices": [{"message": {"content": "A cat."}, "finish_reason": "stop"}]})
+    raw = raw[:-1] + f', "usage": {{"prompt_tokens": {value}, "completion_tokens": {value}}}}}'
+    meter = Meter()
+    with ScriptedServer([{"text": "", "raw": raw.encode()}]) as server:
+        (answer,) = ask(server, max_new_tokens=7, meter=meter)
+    assert answer.text == "A cat."
+    assert meter.spent == Usage(len("Name a pet.") + module.PROMPT_MARGIN, 7) and meter.held == Usage()
 
 
 # Attempts

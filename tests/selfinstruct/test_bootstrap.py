@@ -211,12 +211,61 @@ def test_the_command_fails_where_nothing_was_accepted(tmp_path, monkeypatch, cap
 
 def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "BARREN_ANSWERS", 12)
-    with ScriptedServer(["garbage"] * 100) as server:
-        summary = write(server, tmp_path)
+    seeds = [{"instruction": "Name a pet.", "output": "A cat."}]
+    known = "### Task 4\nInstruction: Name a pet.\nOutput: A dog."
+    with ScriptedServer([{"text": known}] * 100) as server:
+        summary = write(server, tmp_path, seeds=seeds)
     assert (summary.ended, summary.accepted) == ("no progress", 0)
     assert 12 <= len(server.bodies) <= 12 + 2 * 4
     assert "12 requests in a row gave no record that could be accepted" in str(summary)
     assert (tmp_path / "records.jsonl").read_bytes() == b""
+
+
+APART = {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}]}
+DRAFT = "### Task 4\nInstruction: Say how a draft becomes a record.\nInput: <noinput>\nOutput: By mistake."
+USELESS = {
+    "garbage": ("garbage", "malformed", "Another model"),
+    "thoughts without end": ({"text": f"<think>\n{DRAFT}"}, "thought_only", "switch thinking off"),
+    "thoughts apart": ({"text": "", **APART}, "thought_only", "switch thinking off"),
+    "nothing": ({"text": ""}, "empty_reply", "Nothing comes back"),
+    "without end": ({"text": '{"a":' * 60_000}, "too_long_reply", "does not keep to the limit"),
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("kind", USELESS)
+def test_a_writer_none_of_whose_answers_holds_a_record_is_paid_for_ten(tmp_path, kind, concurrency):
+    reply, reason, words = USELESS[kind]
+    with ScriptedServer([reply] * 99, seconds=0.001) as server:
+        with pytest.raises(
+            EndpointError, match=rf"none of its first 10 answers holds a record(.|\n)*{words}"
+        ) as caught:
+            write(server, tmp_path, concurrency=concurrency, timeout_seconds=5)
+        assert len(server.bodies) == 10
+    assert "The same command goes on from here." in str(caught.value)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (report["answers"], report["accepted"]) == (10, 0) and report["rejected"][reason] >= 10
+    assert report["samples"][reason]
+    with ScriptedServer(GOOD) as server:
+        assert write(server, tmp_path, concurrency=concurrency).accepted >= 60
+
+
+@pytest.mark.parametrize("mark", [("<think>", "</think>"), ("", "</think>"), ("[THINK]", "[/THINK]")])
+def test_a_draft_is_no_record(tmp_path, mark):
+    answer = "### Task 4\nInstruction: Say what is kept of an answer.\nInput: <noinput>\nOutput: Its end."
+    with ScriptedServer([{"text": f"{mark[0]}\n{DRAFT}\n{mark[1]}\n\n{answer}"}]) as server:
+        summary = write(server, tmp_path, num_records=1, concurrency=1)
+    assert [record["instruction"] for record in records(tmp_path)] == ["Say what is kept of an answer."]
+    assert summary.thoughts == 1 and "1 with thoughts, which were left out" in str(summary)
+
+
+def test_half_a_character_costs_a_record_and_no_file(tmp_path):
+    halves = "### Task 4\nInstruction: Say something about \ud83d halves.\nOutput: Ha.\n\n"
+    whole = "### Task 5\nInstruction: Say something about whole ones.\nOutput: Ha."
+    with ScriptedServer([{"text": halves + whole}]) as server:
+        summary = write(server, tmp_path, num_records=1, concurrency=1)
+    assert (summary.accepted, summary.rejected) == (1, {"malformed": 1})
+    assert "\ufffd halves" in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 
 def test_a_server_that_fails_ends_a_run_that_can_go_on(tmp_path):

@@ -13,8 +13,10 @@ from typing import Literal
 
 from ..data.files import sha256_of_json
 from ..errors import ConfigError, DataError
+from ..inference.completion import Completion
+from ..inference.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
 from ..selfinstruct.folder import make_folder
-from ..selfinstruct.journal import Journal, State
+from ..selfinstruct.journal import Journal
 from .asking import GO_ON, Asking, Replies, replies_of, spent_text
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
 from .respondent import Prompt, Respondent
@@ -28,8 +30,11 @@ class Answered:
         path: The file of answers; it is not there yet where `ended` is "budget".
         generator: The model's name in it.
         answered: Instructions answered.
-        failed: What the model or its server said to the others, by place in the file, from 1.
+        failed: Why the others have none, by place in the file, from 1: what the model or its server said, or what
+            came instead of an answer.
         cut: Answers that ended at `max_new_tokens`.
+        thoughts: Answers before which the model thought aloud; its thoughts were left out.
+        left_out: Settings that the model refused, and was asked without.
         ended: "all", or "budget".
         spent: Tokens and money, in words.
     """
@@ -39,6 +44,8 @@ class Answered:
     answered: int
     failed: dict[int, str]
     cut: int
+    thoughts: int
+    left_out: list[str]
     ended: Literal["all", "budget"]
     spent: str
 
@@ -46,6 +53,10 @@ class Answered:
         told = f"{self.path}: {self.answered:,} answers of {self.generator} ({self.spent})."
         if self.cut:
             told += f" {self.cut:,} of them were cut at max_new_tokens."
+        if self.thoughts:
+            told += f" Before {self.thoughts:,} of them the model thought aloud; its thoughts were left out."
+        if self.left_out:
+            told += f" Asked without {', '.join(self.left_out)}, which the model refuses."
         if self.failed:
             place, problem = next(iter(self.failed.items()))
             told += f" {len(self.failed):,} instructions have none; number {place}: {problem}"
@@ -76,7 +87,7 @@ def answer(
             settings; all that differ are named.
         DataError: the instructions cannot be read.
         AdapterError, ModelError: the model cannot be loaded.
-        EndpointError: the server does not answer. What it answered before is kept.
+        EndpointError: the server does not answer, or no reply can be used. What it answered before is kept.
         RunInterrupted: SIGTERM or Ctrl-C.
     """
     out = Path(out)
@@ -99,42 +110,59 @@ def answer(
     def prompt(number: int, replies: Replies) -> Prompt:
         return respondent.prompt(asked[number].instruction, asked[number].input)
 
+    def problem(reply: Completion) -> str:
+        found = read_reply(reply, max_new_tokens).problem
+        return REMEDIES[found] if found else ""
+
     with Journal(folder, settings, {}, out) as journal:
         asking = Asking(
             journal,
             respondent,
             len(asked),
             prompt,
-            lambda replies: bool(replies),
+            problem,
+            attempts=1,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             unit="answer",
         )
         ended = asking.run()
-        made = _outputs(
-            asked, journal.state, respondent, {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        )
+        state, sampling = journal.state, {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        read = {
+            number: next((one for one in found if not one.problem), found[-1])
+            for number, replies in sorted(replies_of(state).items())
+            if (found := [read_reply(reply, max_new_tokens) for reply in replies])
+        }
+        made = _outputs(asked, read, respondent, {**sampling, **dict.fromkeys(state.left_out)})
+        failed = dict(state.failed)
+        for number, reply in read.items():
+            if reply.problem not in ("", EMPTY_REPLY):
+                said = replies_of(state)[number][-1].text
+                failed[number] = f"the reply cannot be used: {sample_of(said)}. {REMEDIES[reply.problem]}"
         if ended == "all":
             if not made:
-                raise DataError(f"{instructions}: no instruction could be answered: {journal.state.failed[0]}")
+                raise DataError(f"{instructions}: no instruction could be answered: {failed[0]}")
             write_outputs(out, made)
         return Answered(
             out,
             respondent.name,
             len(made),
-            {number + 1: problem for number, problem in sorted(journal.state.failed.items())},
-            sum(line["finish_reason"] == "length" for line in journal.state.answers),
+            {number + 1: problem for number, problem in sorted(failed.items())},
+            sum(line["finish_reason"] == "length" for line in state.answers),
+            sum(reply.thoughts and not reply.problem for reply in read.values()),
+            state.left_out,
             ended,
-            spent_text(respondent, journal.state),
+            spent_text(respondent, state),
         )
 
 
 def _outputs(
-    asked: list[Instruction], state: State, respondent: Respondent, sampling: dict[str, float]
+    asked: list[Instruction], read: dict[int, Reply], respondent: Respondent, sampling: dict[str, float | None]
 ) -> list[ModelOutput]:
-    settings, replies = respondent.settings_text(**sampling), replies_of(state)
+    """The answers that can be used; an empty one is an answer, where the model gave others."""
+    settings = respondent.settings_text(**sampling)
     return [
-        ModelOutput(one.instruction, one.input, replies[number][0].text, respondent.name, one.category, settings)
+        ModelOutput(one.instruction, one.input, whole_characters(reply.text), respondent.name, one.category, settings)
         for number, one in enumerate(asked)
-        if replies[number]
+        if (reply := read.get(number)) and reply.problem in ("", EMPTY_REPLY)
     ]

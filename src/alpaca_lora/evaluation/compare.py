@@ -44,9 +44,10 @@ class Compared:
         return "\n".join(f"{panel.title}: {panel.verdict}" for panel in panels)
 
     def __str__(self) -> str:
-        if self.report is None:
-            return f"{self.folder}: {self.pairs:,} pairs of answers, and no votes yet. Rate or judge them."
         lines = [str(self.verdicts)] if self.verdicts and self.verdicts.judges else []
+        if self.report is None:
+            none = f"{self.folder}: {self.pairs:,} pairs of answers, and no votes yet. Rate or judge them."
+            return "\n".join([*lines, none])
         return "\n".join([*lines, self.verdict, f"Report: {self.folder / 'report.html'}"])
 
 

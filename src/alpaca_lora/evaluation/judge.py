@@ -1,4 +1,4 @@
-"""A language model as judge: every pair of answers in both orders, verdicts read strictly, nothing paid twice.
+"""A language model as judge: every pair of answers in both orders, no verdict guessed (verdict.py), nothing paid twice.
 
     folder/judge-NAME/journal.jsonl   each request and reply (selfinstruct/journal.py); question 2 i asks about pair i
                                       with a's answer first, 2 i + 1 with b's first
@@ -19,14 +19,17 @@ from ..data.files import sha256_of_json
 from ..errors import ConfigError
 from ..inference.completion import Completion
 from ..inference.meter import Usage
+from ..inference.reply import REMEDIES, read_reply, sample_of, whole_characters
 from ..selfinstruct.journal import Journal, State, read_journal
 from .asking import Asking, Replies, replies_of
 from .pairs import Comparison, Pair
 from .respondent import Prompt, Respondent
+from .verdict import read_dressed, read_exactly
 from .votes import Vote
 
-ATTEMPTS = 5
-"""Most replies asked for where none can be read: of one in ten that cannot, one question in 100,000 is left."""
+ATTEMPTS = 3
+"""Most replies asked for where none can be read: of one in ten that cannot, one question in 1,000 is left. Each is
+another prompt, which says what was wrong, so a judge at temperature 0 may well answer it otherwise."""
 MAX_NEW_TOKENS = 512
 PROMPT_VERSION = 1
 PROMPT = """\
@@ -59,8 +62,10 @@ AGAIN = """
 
 (Request number {number}: what came back so far could not be read. The last line must be "Verdict: 1", "Verdict: 2" or \
 "Verdict: tie", with nothing else on it and no other verdict before it.)"""
-_VERDICT = re.compile(r"^[ \t]*verdict[ \t]*:.*$", re.IGNORECASE | re.MULTILINE)
-_PREFERENCES = {"Verdict: 1": 1.0, "Verdict: 2": 0.0, "Verdict: tie": 0.5}
+_REMEDY = (
+    'A verdict is a last line "Verdict: 1", "Verdict: 2" or "Verdict: tie"; dress around it is taken off. Name a judge '
+    "that keeps to it."
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class Verdicts:
         failed: Questions that the judge, or its server, refused.
         unasked: Questions not settled yet.
         malformed: Replies that could not be read, those asked for again included.
+        thoughts: Replies before which the judge thought aloud; what it thought is no verdict.
+        samples: One that could not be read, of each judge that gave one.
+        left_out: Settings that a judge refused, and was asked without.
         spent: Tokens counted.
         unanswered: Most tokens that requests without an answer may have cost, too.
         cost: Money, as counted when it was spent; None where prices were not given.
@@ -91,6 +99,9 @@ class Verdicts:
     failed: int = 0
     unasked: int = 0
     malformed: int = 0
+    thoughts: int = 0
+    samples: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     spent: Usage = field(default_factory=Usage)
     unanswered: Usage = field(default_factory=Usage)
     cost: float | None = None
@@ -102,12 +113,17 @@ class Verdicts:
         told += f", cost {self.cost:.4f}." if self.cost is not None else "."
         for count, what in (
             (self.malformed, "replies could not be read"),
+            (self.thoughts, "replies began with thoughts, which were left out"),
             (self.unparsed, f"questions have no verdict after {ATTEMPTS} replies"),
             (self.failed, "questions were refused"),
             (self.unasked, "questions are not settled yet"),
             (self.unanswered.tokens, "tokens more may have been billed for requests without an answer"),
         ):
             told += f" {count:,} {what}." if count else ""
+        if self.samples:
+            told += f" One that could not be read: {self.samples[0]}."
+        if self.left_out:
+            told += f" Asked without {', '.join(dict.fromkeys(self.left_out))}, which the judge refuses."
         return told
 
 
@@ -125,7 +141,7 @@ def judge(comparison: Comparison, respondent: Respondent, *, temperature: float 
     Raises:
         ConfigError: the folder has this judge's verdicts with other settings, or on other pairs.
         AdapterError, ModelError: the judge cannot be loaded.
-        EndpointError: the server does not answer. What it answered before is kept.
+        EndpointError: the server does not answer, or no reply can be read. What it answered before is kept.
         RunInterrupted: SIGTERM or Ctrl-C.
     """
     if not temperature >= 0:
@@ -148,7 +164,8 @@ def judge(comparison: Comparison, respondent: Respondent, *, temperature: float 
             respondent,
             count,
             prompt,
-            _settled,
+            _problem,
+            attempts=ATTEMPTS,
             max_new_tokens=MAX_NEW_TOKENS,
             temperature=temperature,
             unit="question",
@@ -193,14 +210,29 @@ def parse_verdict(reply: Completion) -> float | None:
         >>> parse_verdict(Completion("The first is right.\\nVerdict: 1\\n", "stop", 9, 9))
         1.0
     """
-    text = reply.text.rstrip()
-    if reply.finish_reason == "length" or len(_VERDICT.findall(text)) != 1:
+    verdict = _read(reply)
+    return verdict and verdict[0]
+
+
+def _read(reply: Completion) -> tuple[float, bool] | None:
+    """The verdict, and whether it is dressed up."""
+    if reply.finish_reason == "length":
         return None
-    return _PREFERENCES.get(text.rpartition("\n")[2])
+    text = read_reply(reply, MAX_NEW_TOKENS).text
+    for read, dressed in ((read_exactly, False), (read_dressed, True)):
+        if (value := read(text)) is not None:
+            return value, dressed
+    return None
 
 
-def _settled(replies: Replies) -> bool:
-    return len(replies) >= ATTEMPTS or any(parse_verdict(reply) is not None for reply in replies)
+def _problem(reply: Completion) -> str:
+    if parse_verdict(reply) is not None:
+        return ""
+    if problem := read_reply(reply, MAX_NEW_TOKENS).problem:
+        return REMEDIES[problem]
+    if reply.finish_reason == "length":
+        return f"It was cut off at {MAX_NEW_TOKENS} new tokens, before its verdict. Name a judge that is brief."
+    return _REMEDY
 
 
 def _verdicts(comparison: Comparison, state: State) -> Verdicts:
@@ -213,20 +245,23 @@ def _verdicts(comparison: Comparison, state: State) -> Verdicts:
         both: list[float] = []
         vote = Vote(pair.id, name, a, b, 0.5, pair.category, len(pair.output_a), len(pair.output_b))
         for number, first in ((2 * place, a), (2 * place + 1, b)):
-            readable = [(value, reply) for reply in replies[number] if (value := parse_verdict(reply)) is not None]
+            readable = [(*verdict, reply) for reply in replies[number] if (verdict := _read(reply))]
             if not readable:
-                unparsed = "unparsed" if _settled(replies[number]) else "unasked"
+                unparsed = "unparsed" if len(replies[number]) >= ATTEMPTS else "unasked"
                 counts["failed" if number in state.failed else unparsed] += 1
                 continue
-            value, reply = readable[0]
+            # Older journals go on asking after a dressed one: what they counted stays what it was.
+            value, _, reply = min(readable, key=lambda verdict: verdict[1])
             both.append(value if first == a else 1 - value)
             single.append(replace(vote, preference=both[-1], shown_first=first))
-            reasons[pair.id, name, first] = reply.text.rstrip().rpartition("\n")[0].strip()
+            said = whole_characters(read_reply(reply, MAX_NEW_TOKENS).text)
+            reasons[pair.id, name, first] = said.rstrip().rpartition("\n")[0].strip()
         if len(both) == 2:
             agreed = both[0] == both[1]
             counts["disagreed"] += not agreed
             votes.append(replace(vote, preference=both[0] if agreed else 0.5))
-    malformed = sum(parse_verdict(reply) is None for own in replies.values() for reply in own)
+    everything = [reply for own in replies.values() for reply in own]
+    unreadable = [reply for reply in everything if parse_verdict(reply) is None]
     costs = [line["cost"] for line in state.answers]
     cost = None if None in costs else float(sum(costs))
     return Verdicts(
@@ -237,7 +272,10 @@ def _verdicts(comparison: Comparison, state: State) -> Verdicts:
         unparsed=counts["unparsed"],
         failed=counts["failed"],
         unasked=counts["unasked"],
-        malformed=malformed,
+        malformed=len(unreadable),
+        thoughts=sum(read_reply(reply, MAX_NEW_TOKENS).thoughts for reply in everything),
+        samples=[sample_of(reply.text) for reply in unreadable[:1]],
+        left_out=state.left_out,
         spent=state.spent,
         unanswered=state.unanswered,
         cost=cost,

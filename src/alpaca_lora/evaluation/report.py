@@ -191,7 +191,13 @@ def _judge_facts(verdicts: Verdicts) -> list[Fact]:
     counts = (
         ("failed", "Questions refused by the judge's server", verdicts.failed, ""),
         ("unparsed", "Questions without a verdict", verdicts.unparsed, "No reply to them could be read."),
-        ("malformed", "Replies that could not be read", verdicts.malformed, "Asked for again included."),
+        (
+            "malformed",
+            "Replies that could not be read",
+            verdicts.malformed,
+            f"Asked for again included. One of them: {''.join(verdicts.samples[:1])}",
+        ),
+        ("thoughts", "Replies with thoughts", verdicts.thoughts, "What the judge thought aloud is no verdict."),
         ("unasked", "Questions not settled yet", verdicts.unasked, "The judge has not finished."),
     )
     cost = "" if verdicts.cost is None else f", cost {verdicts.cost:.4f}"
@@ -203,6 +209,10 @@ def _judge_facts(verdicts: Verdicts) -> list[Fact]:
             "The verdict changed with the order of the answers. Such a pair counts as a tie.",
         ),
         *(Fact(key, name, f"{count:,}", reading) for key, name, count, reading in counts if count),
+        *(
+            Fact("left_out", "Asked without", name, "The judge refuses this setting; its own default applies.")
+            for name in dict.fromkeys(verdicts.left_out)
+        ),
         Fact("spent", "Spent", f"{verdicts.spent.tokens:,} tokens{cost}"),
     ]
 

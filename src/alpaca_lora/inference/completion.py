@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,5 @@ class Completion:
     """Tokens of the prompt."""
     completion_tokens: int
     """Tokens of the answer, the one it stopped at included where it is counted."""
+    sent: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What a server was sent beside the prompt: the limit by the name it takes, and the sampling it does not refuse."""

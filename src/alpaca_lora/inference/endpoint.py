@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
+import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,6 +24,7 @@ from urllib.parse import urlsplit
 from ..errors import AlpacaLoraError, ConfigError, MissingDependencyError
 from .completion import Completion
 from .meter import Meter, Usage
+from .reply import THOUGHT
 
 Messages = Sequence[Mapping[str, str]]
 OnAttempt = Callable[[Literal["sent", "refused"], Usage], None]
@@ -29,6 +34,17 @@ RETRIES = 6
 FIRST_WAIT_SECONDS = 0.5  # doubles with each retry: at most half a minute over all of them
 LONGEST_WAIT_SECONDS = 120  # a server that asks for more is not waited for
 PROMPT_MARGIN = 256  # tokens a server's chat template may add to the prompt's own
+MOST_TOKENS = 10_000_000  # of one request; a server that counts more has miscounted
+
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+# What servers say of a field they do not take at all, in contrast to one with a value out of its range.
+_NOT_TAKEN = re.compile(
+    r"unsupported|not (?:be )?support|n't support|unknown|unrecogni[sz]ed|unexpected|extra (?:inputs|fields)|"
+    r"extra_forbidden|not (?:permitted|allowed|available)|deprecated|instead|only (?:the )?default|may only be|"
+    r"must be unset|cannot be (?:set|used|specified)|"
+    r"not (?:a )?(?:valid|known|recogni[sz]ed) (?:field|argument|parameter|option)",
+    re.IGNORECASE,
+)
 
 
 class EndpointError(AlpacaLoraError, RuntimeError):
@@ -76,7 +92,8 @@ class Endpoint:
         self.meter = meter or Meter()
         self._key = key
         self._slots = asyncio.Semaphore(concurrency)
-        self._limit_name = "max_tokens"
+        self._limit_name = _LIMIT
+        self._left_out: set[str] = set()
         self._client = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=url,
@@ -107,6 +124,9 @@ class Endpoint:
     ) -> Completion:
         """The model's answer to one prompt.
 
+        A field that the model refuses is sent by its newer name, or left out, from then on; it is warned of once, and
+        `Completion.sent` tells what was sent.
+
         Args:
             prompt: A text, which for chat is the user's message; or, for chat, all messages.
             max_new_tokens: Most tokens of the answer.
@@ -119,9 +139,8 @@ class Endpoint:
             BudgetReached: the request could pass the budget; it was not sent.
             EndpointError: the server refused, or gave no answer in any attempt.
         """
-        body: dict[str, Any] = {"model": self.model, "temperature": temperature}
-        if stop:
-            body["stop"] = list(stop)
+        body: dict[str, Any] = {"model": self.model}
+        sampling: dict[str, Any] = {"temperature": temperature, **({"stop": list(stop)} if stop else {})}
         if self.kind == "chat":
             body["messages"] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
             texts = [message["content"] for message in body["messages"]]
@@ -133,20 +152,23 @@ class Endpoint:
         # No tokenizer makes more tokens than there are bytes.
         worst = Usage(sum(len(text.encode()) for text in texts) + PROMPT_MARGIN, max_new_tokens)
         async with self._slots:
-            return await self._answer(body, worst, on_attempt or (lambda event, usage: None))
+            return await self._answer(body, sampling, worst, on_attempt or (lambda event, usage: None))
 
-    async def _answer(self, body: dict[str, Any], worst: Usage, note: OnAttempt) -> Completion:
+    async def _answer(
+        self, body: dict[str, Any], sampling: dict[str, Any], worst: Usage, note: OnAttempt
+    ) -> Completion:
         import openai
 
         wait, problem = 0.0, ""
         for attempt in range(RETRIES + 1):
             await asyncio.sleep(wait)
             wait = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS) * random.uniform(0.5, 1)
+            sent = {self._limit_name: worst.completion_tokens}
+            sent |= {name: value for name, value in sampling.items() if name not in self._left_out}
             try:
-                return await self._attempt(body, worst, note)
+                completion = await self._attempt(body, sent, worst, note)
             except openai.APIStatusError as error:
-                if error.status_code == 400 and "max_completion_tokens" in error.message:
-                    self._limit_name = "max_completion_tokens"  # its newer name, which some models insist on
+                if error.status_code in (400, 422) and self._gives_way(error, sent):
                     wait = 0
                 elif error.status_code not in (408, 429) and error.status_code < 500:
                     raise self._explained(error) from None
@@ -166,15 +188,44 @@ class Endpoint:
                 problem = f"no connection, or one that was cut: {self._clean(str(error.__cause__ or error))}"
             except (ValueError, openai.APIResponseValidationError):  # no JSON
                 raise self._odd() from None
+            else:
+                if "stop" in sampling and "stop" not in sent:  # the server did not look for them
+                    ends = [place for stop in sampling["stop"] if (place := completion.text.find(stop)) >= 0]
+                    return replace(completion, text=completion.text[: min(ends, default=None)])
+                return completion
         raise EndpointError(f"{self.url}: {RETRIES + 1} attempts failed, the last with {problem}")
 
-    async def _attempt(self, body: dict[str, Any], worst: Usage, note: OnAttempt) -> Completion:
+    def _gives_way(self, error: Any, sent: dict[str, Any]) -> bool:
+        """Whether the model refuses a field that was sent, and the request can go without it, or by its newer name."""
+        said = str(error.message)
+        words = {error.param} if error.param in sent else set(re.findall(r"\w+", said))
+        not_taken = _NOT_TAKEN.search(said) is not None
+        if _LIMIT in sent and (_NEWER_LIMIT in said or (not_taken and _LIMIT in words)):
+            self._limit_name = _NEWER_LIMIT
+            return True
+        refused = {name for name in ("temperature", "stop") if name in sent and name in words and not_taken}
+        if sent.get("temperature") == 0 and "temperature" in words:
+            refused.add("temperature")  # a server that takes only more than 0
+        for name in sorted(refused - self._left_out):
+            warnings.warn(
+                f"{self.model} at {self.url} refuses {name!r} and is asked without it"
+                + (
+                    ": it samples as it always does, so the same prompt may get other answers."
+                    if name != "stop"
+                    else "."
+                )
+                + f" It said: {self._clean(said)}",
+                stacklevel=2,
+            )
+        self._left_out |= refused
+        return bool(refused)
+
+    async def _attempt(self, body: dict[str, Any], sent: dict[str, Any], worst: Usage, note: OnAttempt) -> Completion:
         self.meter.hold(worst)
         note("sent", worst)
-        limit = {self._limit_name: worst.completion_tokens}
         try:
-            answer = await asyncio.wait_for(self._create(**body, **limit), self.timeout_seconds)
-            completion = self._read(answer, worst)
+            answer = await asyncio.wait_for(self._create(**body, **sent), self.timeout_seconds)
+            completion = replace(self._read(answer, worst), sent=sent)
         except BaseException as error:  # a cancelled attempt may be billed, too
             if _cost_nothing(error):
                 self.meter.release(worst)
@@ -188,13 +239,17 @@ class Endpoint:
     def _read(self, answer: Any, worst: Usage) -> Completion:
         try:
             choice = answer.choices[0]
-            text = (choice.message.content if self.kind == "chat" else choice.text) or ""
-            usage = answer.usage or worst  # a server that does not count is taken at its worst
-            counts = int(usage.prompt_tokens), int(usage.completion_tokens)
-        except (AttributeError, IndexError, TypeError):
+            text = _chat_text(choice.message) if self.kind == "chat" else choice.text or ""
+            usage = answer.usage
+        except (AttributeError, IndexError, KeyError, TypeError):
             raise self._odd() from None
         if not isinstance(text, str):
             raise self._odd()
+        # A server that does not count, or counts what cannot be, is taken at its worst.
+        counts = (
+            _count(getattr(usage, "prompt_tokens", None), 1, worst.prompt_tokens),
+            _count(getattr(usage, "completion_tokens", None), 1 if text else 0, worst.completion_tokens),
+        )
         return Completion(text, "length" if choice.finish_reason == "length" else "stop", *counts)
 
     def _odd(self) -> EndpointError:
@@ -228,6 +283,25 @@ class Endpoint:
     def _clean(self, text: str) -> str:
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:500]
+
+
+def _chat_text(message: Any) -> Any:
+    """The text of a message, in one piece or in parts; where there is none, its thoughts, marked as such."""
+    content = message.content
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+    content = content or getattr(message, "refusal", None) or ""
+    if isinstance(content, str) and not content.strip():
+        for name in ("reasoning_content", "reasoning", "thinking"):
+            if thoughts := getattr(message, name, None):
+                return THOUGHT + (thoughts if isinstance(thoughts, str) else "")
+    return content
+
+
+def _count(value: Any, least: int, worst: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return worst
+    return int(value) if least <= value <= MOST_TOKENS else worst
 
 
 def _cost_nothing(error: BaseException) -> bool:

@@ -25,7 +25,8 @@ from ..errors import ConfigError, RunInterrupted
 from ..inference.completion import Completion
 from ..inference.endpoint import PROMPT_MARGIN, EndpointError, OnAttempt
 from ..inference.meter import Budget, BudgetReached, Meter, Usage
-from .journal import Journal, fields_of
+from ..inference.reply import FIRST_REPLIES, REMEDIES, sample_of
+from .journal import Journal, completion_of, fields_of
 from .loop import run_in_a_loop
 from .pool import Pool
 from .prompt import Brief, Prompt, build_prompt
@@ -118,6 +119,8 @@ class Bootstrap:
         self.pool = Pool(seeds, self.settings, self.state.head["filters"])
         self.to_send = self.state.unfinished()  # ends in the first number never used
         self.in_flight = self.barren = self.signal = 0
+        self.answered = 0  # by this process, before the first that records were found in
+        self.readable = any(line["parsed"] for line in self.state.judged.values())
         self.ended: Ended | None = None
         self.detail = ""
         self.error: EndpointError | None = None
@@ -130,7 +133,8 @@ class Bootstrap:
             What the whole run came to; also in report.json.
 
         Raises:
-            EndpointError: the server does not answer. What it answered before is kept.
+            EndpointError: the server does not answer, or none of its first answers holds a record. What it answered
+                before is kept.
             RunInterrupted: SIGTERM or Ctrl-C. Requests in flight were given up; everything else is kept.
         """
         self.pool.restore(self.state)
@@ -220,6 +224,7 @@ class Bootstrap:
             cost=self.writer.meter.budget.cost(Usage(completion.prompt_tokens, completion.completion_tokens)),
             seconds=round(time.monotonic() - started, 3),
         )
+        self.answered += 1
 
     async def _may_send(self) -> bool:
         """Wait for a reason to send another request; False when there will be none."""
@@ -228,7 +233,8 @@ class Bootstrap:
             # Records to be expected from one answer: as many as were asked for, until the run itself tells.
             rate = self.state.accepted / len(self.state.judged) if self.state.judged else self.brief.count
             expected = self.state.accepted + rate * (self.in_flight + unjudged)
-            if expected < self.num_records and unjudged <= self.concurrency:
+            sure = self.readable or self.answered + self.in_flight < FIRST_REPLIES
+            if sure and expected < self.num_records and unjudged <= self.concurrency:
                 return True
             await self._wait()
         return False
@@ -245,11 +251,27 @@ class Bootstrap:
         for answer in self._unjudged():
             judged = await asyncio.to_thread(self.pool.judge, answer)
             self.journal.append("judged", **judged)
+            self.readable = self.readable or judged["parsed"] > 0
             self._note_barren(not judged["accepted"])
         await asyncio.to_thread(self.journal.sync)
         await asyncio.to_thread(self.pool.extend, self.folder, first)
         self._check_enough()
+        if not self.readable and self.answered >= FIRST_REPLIES and not self._unjudged():
+            self._give_up()
         self._changed()
+
+    def _give_up(self) -> None:
+        reason = next(iter(self.state.judged[self.state.answers[-1]["request"]]["rejected"]), "malformed")
+        remedy = REMEDIES.get(reason) or (
+            "Its answers end before the first record does: allow more new tokens (max_new_tokens)."
+            if reason == "truncated"
+            else "Another model, or the other form of answers (mode), may do better."
+        )
+        self.error = self.error or EndpointError(
+            f"{self.settings['model']}: none of its first {self.answered} answers holds a record, so no more are paid "
+            f"for. The newest ({reason}): {sample_of(completion_of(self.state.answers[-1]).text)}. {remedy}"
+        )
+        self.stop("error", "No answer can be read.")
 
     def _unjudged(self) -> list[dict[str, Any]]:
         return self.state.answers[len(self.state.judged) :]

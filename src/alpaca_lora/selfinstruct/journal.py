@@ -10,16 +10,18 @@ A process that dies loses nothing that is in it: the next one reads it and goes 
     {"line": "refused", "request": 7, "time": 1760000000.4}
         That attempt was refused and cost nothing.
     {"line": "done", "request": 7, "text": "eNpL...", "finish_reason": "stop", "prompt_tokens": 801,
-     "completion_tokens": 1702, "first": 4, "cost": 0.0021, "seconds": 14.2, "time": 1760000014.6}
-        The answer, one a request: what the model wrote (zlib, base64), the tokens the server counted, the number its
-        list began at, its cost (null without prices), and the seconds it took, all attempts of the process together.
+     "completion_tokens": 1702, "sent": {"max_tokens": 3072, "temperature": 1.0}, "first": 4, "cost": 0.0021,
+     "seconds": 14.2, "time": 1760000014.6}
+        The answer, one a request: what the model wrote (zlib, base64), the tokens the server counted, the fields it was
+        sent beside the prompt (those it refused are not there), the number its list began at, its cost (null without
+        prices), and the seconds it took, all attempts of the process together.
     {"line": "failed", "request": 8, "problem": "HTTP 400: ...", "time": 1760000015.0}
         The server refuses this request and answers others; it is not sent again.
     {"line": "judged", "request": 7, "parsed": 18, "accepted": [0, 1, 4], "rejected": {"similar": 15, "truncated": 1},
-     "samples": [{"reason": "similar", "detail": "...", "text": "..."}], "time": 1760000015.1}
+     "samples": [{"reason": "similar", "detail": "...", "text": "..."}], "thoughts": false, "time": 1760000015.1}
         Which of the records found in the answer were accepted, counted from 0, and for what reasons others, and pieces
         that are no records, were not; the first few of each reason are kept. Answers are judged in the order of their
-        `done` lines.
+        `done` lines. `thoughts` tells whether the model thought aloud first.
     {"line": "torn", "bytes": 91, "time": 1760000020.0}
         A process died while it wrote a line; what there was of it, and of nothing else, was cut off.
 
@@ -85,6 +87,8 @@ class State:
     """What was not accepted, by reason."""
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """By reason, the first few that were not."""
+    thoughts: int = 0
+    """Answers in front of which the model thought aloud, as far as they were judged."""
     _worst: dict[int, Usage] = field(default_factory=dict)
     """Of the newest attempt at each request."""
 
@@ -108,6 +112,7 @@ class State:
             self.judged[request] = line
             self.accepted += len(line["accepted"])
             self.rejected.update(line["rejected"])
+            self.thoughts += line.get("thoughts", False)
             for sample in line["samples"]:
                 self.samples.setdefault(sample["reason"], []).append(sample)
         elif kind == "torn":
@@ -119,8 +124,14 @@ class State:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was asked."""
-        return bool(self.attempts or self.failed)
+        """Whether anything was answered, or may have been; attempts that were refused bind to no settings."""
+        return bool(self.answers or self.failed or self.unanswered.tokens)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Fields that the model refused, so that at least one answer was asked for without them."""
+        sent = [answer["sent"] for answer in self.answers if answer.get("sent")]
+        return ["temperature"] if any("temperature" not in one for one in sent) else []
 
     def unfinished(self) -> list[int]:
         """Requests begun before and to be sent again, and the first one never sent."""

@@ -1,6 +1,7 @@
 """Items written as JSON: a list, an object that holds one, an object a line, or what is left of them after a cut.
 
-Every object is decoded by itself, so that one that is broken or cut off costs no other.
+Every object is decoded by itself, so that one that is broken or cut off costs no other. Time is linear in the text:
+once many objects were broken, each is decoded only up to where the next item starts.
 """
 
 from __future__ import annotations
@@ -15,30 +16,45 @@ from .items import NAMES, Item, without_placeholder
 
 _FIELD_OF = {name: field for field, names in NAMES.items() for name in names}
 _ITEM = re.compile(r"\{\s*\"[^\"\n]{1,40}\"\s*:\s*(?![\s\[{])")  # its first value is no list and no object
+_OBJECT = re.compile(r"\{(?=\s*[\"}])")
+_MOST_BROKEN = 50
 _DECODER = json.JSONDecoder(strict=False)  # takes a bare line end inside a string, which models often write
 
 
 def read_objects(text: str, truncated: bool) -> Iterator[Item]:
     """The items of `text`, in order; `truncated` tells that the model had to stop."""
-    position = text.find("{")
+    broken, position, decoded = 0, _next(_OBJECT, text, 0), text
     while position >= 0:
+        if broken >= _MOST_BROKEN:
+            if (position := _next(_ITEM, text, position)) < 0:
+                return
+            following = _next(_ITEM, text, position + 1)
+            decoded = text[position : following if following >= 0 else len(text)]
+        start = position if decoded is text else 0
         try:
-            value, end = _DECODER.raw_decode(text, position)
+            value, length = _DECODER.raw_decode(decoded, start)
         except (ValueError, RecursionError):
+            broken += 1
             if not _ITEM.match(text, position):
-                position = text.find("{", position + 1)  # something around the items
+                position = _next(_OBJECT, text, position + 1)  # something around the items
                 continue
-            following = _ITEM.search(text, position + 1)
-            end = following.start() if following else len(text)
+            following = _next(_ITEM, text, position + 1)
+            end = following if following >= 0 else len(text)
             raw = text[position:end].strip()
-            yield Item(raw, None, whole=following is not None or not (truncated or raw[-1] not in "}]`"))
+            yield Item(raw, None, whole=following >= 0 or not (truncated or raw[-1] not in "}]`"))
         else:
+            end = position + length - start
             fields = {_field(key) for key in value}
             if fields == {None} or not fields:
-                position = text.find("{", position + 1)
+                position = _next(_OBJECT, text, position + 1)
                 continue
             yield Item(text[position:end], _record(value), whole=True)
-        position = text.find("{", end)
+        position = _next(_OBJECT, text, end)
+
+
+def _next(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.search(text, position)
+    return found.start() if found else -1
 
 
 def _field(key: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..data.records import Record
+from ..inference.reply import REMEDIES
 from .items import Item
 from .listing import FENCE, read_list
 from .objects import read_objects
@@ -19,7 +20,7 @@ from .prompt import opening
 TRUNCATED = "truncated"
 MALFORMED = "malformed"
 EMPTY_OUTPUT = "empty_output"
-PARSE_REASONS = (TRUNCATED, MALFORMED, EMPTY_OUTPUT)
+PARSE_REASONS = (*REMEDIES, TRUNCATED, MALFORMED, EMPTY_OUTPUT)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 from ..data.files import write_atomically
 from ..data.records import Record, RecordSet
 from ..errors import ConfigError, DataError
+from ..inference.reply import read_reply
 from .filters import Filters
 from .journal import State, completion_of, lock, read_journal, rejudge
 from .parse import Parsed, parse
@@ -30,12 +31,13 @@ class Pool:
 
     Args:
         seeds: The records that requests are made from; nothing may be too similar to them.
-        settings: Those of the run, of which `kind`, `mode` and `language` count here.
+        settings: Those of the run, of which `kind`, `mode`, `language` and `max_new_tokens` count here.
         filters: `threshold`, the ROUGE-L from which two instructions are too similar.
     """
 
     def __init__(self, seeds: Sequence[Record], settings: Mapping[str, Any], filters: Mapping[str, Any]) -> None:
         self.mode, self.chat = settings["mode"], settings["kind"] == "chat"
+        self.max_new_tokens = settings["max_new_tokens"]
         self.filters = Filters(seeds, language=settings["language"], threshold=filters["threshold"])
         self.records: list[Record] = []
         self.sampled: Counter[str] = Counter()
@@ -49,7 +51,7 @@ class Pool:
         for answer in state.answers:
             if (judged := state.judged.get(answer["request"])) is None:
                 break  # judged in order, so none after it is
-            found = self._parse(answer).records
+            found = self._parse(answer)[0].records
             if len(found) != judged["parsed"]:
                 raise DataError(
                     f"request {answer['request']}: {judged['parsed']} records were found in its answer, and "
@@ -69,7 +71,7 @@ class Pool:
         Returns:
             The fields of its `judged` line.
         """
-        parsed = self._parse(answer)
+        parsed, thoughts = self._parse(answer)
         accepted: list[int] = []
         rejected: Counter[str] = Counter()
         samples: list[dict[str, str]] = []
@@ -94,6 +96,7 @@ class Pool:
             "accepted": accepted,
             "rejected": dict(rejected),
             "samples": samples,
+            "thoughts": thoughts,
         }
 
     def write(self, folder: Path) -> None:
@@ -107,15 +110,15 @@ class Pool:
             file.flush()
             os.fsync(file.fileno())
 
-    def _parse(self, answer: Mapping[str, Any]) -> Parsed:
+    def _parse(self, answer: Mapping[str, Any]) -> tuple[Parsed, bool]:
+        """What an answer gives, and whether the model thought aloud before it."""
         completion = completion_of(answer)
-        return parse(
-            completion.text,
-            mode=self.mode,
-            truncated=completion.finish_reason == "length",
-            first=answer["first"],
-            chat=self.chat,
-        )
+        reply = read_reply(completion, self.max_new_tokens)
+        if reply.problem:
+            return Parsed([], [(reply.problem, completion.text)]), reply.thoughts
+        truncated = completion.finish_reason == "length"
+        parsed = parse(reply.text, mode=self.mode, truncated=truncated, first=answer["first"], chat=self.chat)
+        return parsed, reply.thoughts
 
     def _add(self, record: Record) -> None:
         self.filters.add(record)

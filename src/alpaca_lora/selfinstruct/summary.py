@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..data.files import write_atomically
 from ..inference.meter import Budget, Usage
+from ..inference.reply import whole_characters
 from .journal import State
 
 NAME = "report.json"
@@ -35,6 +36,10 @@ class Summary:
     """Requests answered."""
     failed: int
     """Requests the server does not take."""
+    thoughts: int
+    """Answers before which the model thought aloud; its thoughts were left out."""
+    left_out: list[str]
+    """Settings that the model refused, and was asked without."""
     attempts: int
     """Attempts sent, retries included."""
     refused: int
@@ -76,6 +81,8 @@ class Summary:
             rejected=dict(state.rejected.most_common()),
             answers=len(state.answers),
             failed=len(state.failed),
+            thoughts=state.thoughts,
+            left_out=state.left_out,
             attempts=state.attempts["sent"],
             refused=state.attempts["refused"],
             unanswered=state.attempts["sent"] - state.attempts["refused"] - state.attempts["done"],
@@ -91,7 +98,8 @@ class Summary:
     def write(self, samples: dict[str, list[dict[str, str]]]) -> None:
         """Write report.json, with the samples of what was rejected."""
         content: dict[str, Any] = {**asdict(self), "samples": samples}
-        write_atomically(Path(self.folder) / NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(Path(self.folder) / NAME, whole_characters(text))
 
     def __str__(self) -> str:
         candidates = self.accepted + sum(self.rejected.values())
@@ -105,9 +113,12 @@ class Summary:
             (self.unanswered, "attempts without an answer"),
             (self.failed, "requests the server does not take"),
             (self.torn, "journal lines cut off"),
+            (self.thoughts, "with thoughts, which were left out"),
         ):
             requests += f", {count:,} {what}" if count else ""
         lines.append(requests)
+        if self.left_out:
+            lines.append(f"sent without {', '.join(self.left_out)}, which the model refuses")
         tokens = f"tokens: {self.prompt_tokens:,} of prompts, {self.completion_tokens:,} of answers"
         if self.unanswered:
             tokens += f"; at most {self.unanswered_tokens:,} more for attempts without an answer"
