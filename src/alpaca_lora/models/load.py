@@ -112,8 +112,8 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
         raise ModelError(_cannot_load("model", base_model, error)) from error
     if narrow := narrow_dtypes(base_model):  # read as if the integers were the weights, without their scales
         raise ModelError(
-            f"base_model: weights of {base_model!r} are quantised ({', '.join(narrow)}), though its config.json does not "
-            "say so. Name the full-precision model."
+            f"base_model: weights of {base_model!r} are quantised ({', '.join(narrow)}), though its config.json does "
+            "not say so. Name the full-precision model."
         )
     lacking = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lacking:  # transformers has filled them with random values
