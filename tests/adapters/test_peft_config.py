@@ -361,6 +361,8 @@ def test_a_whole_model_has_no_base_beside_it(short_base):
         ConfigError, match="base_model: .* is no adapter, so it has no base beside it. Leave base_model"
     ):
         load(short_base, base_model=short_base)
+    with pytest.raises(ConfigError, match="base_model: this model is loaded already, on its base. Give base_model to"):
+        generate(load(short_base), "Hi", base_model=short_base)
 
 
 # Folders that are something else
@@ -439,6 +441,14 @@ def test_a_base_that_is_named_is_checked_against_the_contract(short_base, tiny_l
     tiny_llama(4_000, hidden=32, seed=7).save_pretrained(other)
     with pytest.raises(SystemExit, match="this adapter was trained on another base: it wants"):
         cli.main(["generate", str(run.output_dir), "Hi", "--base_model", str(other)])
+    content = json.loads((run.output_dir / "alpaca_lora.json").read_text(encoding="utf-8"))
+    content["contract"]["eos_id"] = 7
+    (run.output_dir / "alpaca_lora.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(AdapterError, match="EOS: 2 here, 7 in training.* --force .force=True. goes on all the same"):
+        generate(run.output_dir, "Hi")
+    with pytest.raises(SystemExit) as caught:  # which has no such option
+        cli.main(["self-instruct", "run", str(tmp_path / "made"), "--base_model", str(run.output_dir)])
+    assert "EOS: 2 here, 7 in training" in str(caught.value) and "force" not in str(caught.value)
 
 
 def test_a_server_has_no_base_to_name(tmp_path):
