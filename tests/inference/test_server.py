@@ -547,7 +547,12 @@ def test_a_client_that_waits_to_go_on_is_told_to(port):
 
 def test_a_connection_goes_on_after_an_error(port):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    for content, status in ((b"{", 400), (b" " * ((1 << 20) + 1), 413), (gzip.compress(ASKED, mtime=0), 400), (ASKED, 200)):
+    for content, status in (
+        (b"{", 400),
+        (b" " * ((1 << 20) + 1), 413),
+        (gzip.compress(ASKED, mtime=0), 400),
+        (ASKED, 200),
+    ):
         connection.request("POST", "/v1/completions", content, {"Content-Type": "application/json"})
         response = connection.getresponse()
         response.read()
