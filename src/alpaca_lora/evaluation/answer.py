@@ -112,6 +112,8 @@ def answer(
 
     def problem(reply: Completion) -> str:
         found = read_reply(reply, max_new_tokens).problem
+        if found == EMPTY_REPLY and not respondent.base_url:  # nothing stands between: the model has nothing to say
+            found = ""
         return REMEDIES[found] if found else ""
 
     with Journal(folder, settings, {}, out) as journal:

@@ -37,7 +37,7 @@ class Pool:
 
     def __init__(self, seeds: Sequence[Record], settings: Mapping[str, Any], filters: Mapping[str, Any]) -> None:
         self.mode, self.chat = settings["mode"], settings["kind"] == "chat"
-        self.max_new_tokens = settings["max_new_tokens"]
+        self.max_new_tokens = settings.get("max_new_tokens", 0)
         self.filters = Filters(seeds, language=settings["language"], threshold=filters["threshold"])
         self.records: list[Record] = []
         self.sampled: Counter[str] = Counter()
