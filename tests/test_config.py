@@ -280,3 +280,20 @@ def test_methods_that_contradict_each_other_are_told_together():
     assert "'adamw_8bit' cannot work on sharded parameters" in found[2]
     (told,) = problems(**GIVEN, fsdp=True, sample_instructions=["Sing."])
     assert told.startswith("sample_instructions: a sharded model cannot answer while it trains")
+
+
+def test_a_key_that_stands_twice_in_a_recipe(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("batch_size: 4\nlearning_rate: 1e-4\nbatch_size: 8\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine.yaml is not valid YAML: the key 'batch_size' stands twice"):
+        load_recipe(path)
+    path.write_text("columns: {output: a, output: b}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="the key 'output' stands twice"):
+        load_recipe(path)
+
+
+def test_a_home_is_meant_by_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = FinetuneConfig(base_model="~/llama", data="seeds", output_dir="~/runs/a", prompt_template="~/t.json")
+    found = (config.base_model, config.output_dir, config.prompt_template)
+    assert found == ("/home/someone/llama", "/home/someone/runs/a", "/home/someone/t.json")

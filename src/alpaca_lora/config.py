@@ -7,6 +7,7 @@ is loaded.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -172,8 +173,9 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in _PATHS:
-            if isinstance(getattr(self, name), Path):
-                object.__setattr__(self, name, str(getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
+                object.__setattr__(self, name, os.path.expanduser(value))  # YAML and --name=~/x reach no shell
         problems = list(_problems(self))
         if problems:
             raise ConfigError(problems)
@@ -265,7 +267,15 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Reads 3e-4 as a number, as the command line does; YAML 1.1 takes it for text."""
+        """Reads 3e-4 as a number, as the command line does; YAML 1.1 takes it for text. A key stands once."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for (key, _), name in zip(node.value, keys, strict=True):
+                if keys.count(name) > 1:
+                    problem = f"the key {name!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            return super().construct_mapping(node, deep)
 
     number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))

@@ -25,6 +25,8 @@ def test_counts_drops_and_truncation_are_named(report):
     assert rows["dropped, empty output"] == "2 (record 40, 41)"
     assert rows["ending in EOS"] == "100%"
     assert rows["special tokens in text"] == "none"
+    assert rows["text changed by the tokenizer"] == "none"
+    assert rows["begins with"].startswith("no BOS: 38751 'Below' 314 'Ġis'") or "'Below'" in rows["begins with"]
     assert len(report.examples) + len(report.examples.too_long) == 12
     assert f"supervised tokens  {report.examples.supervised.sum():,}" in re.sub(r" {2,}", "  ", str(report))
 

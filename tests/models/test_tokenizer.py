@@ -62,3 +62,14 @@ def test_empty_special_tokens_of_a_tokenizer_json_are_none(tmp_path, name, sente
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, **EMPTY}), encoding="utf-8")
     with pytest.raises(ModelError, match="no EOS token"):  # before: a RecursionError, or id 0 at every end
         Encoder(load_tokenizer(str(tmp_path)), Template.load("alpaca"))
+
+
+def test_a_pad_token_without_a_row_is_eos_instead(tmp_path):
+    tokenizer = load_tokenizer(sentencepiece_folder(tmp_path, **GOOD, pad_token="[PAD]"))
+    assert tokenizer.pad_token_id == 32_000
+    config = SimpleNamespace(vocab_size=32_000, bos_token_id=1, eos_token_id=2)
+    with pytest.warns(UserWarning, match=r"pad_token: '\[PAD\]' has id 32000, and the model knows 32000 ids only"):
+        check_pairing(tokenizer, config)
+    assert tokenizer.pad_token_id == 2
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert load_tokenizer(str(tmp_path / "saved")).pad_token_id == 2

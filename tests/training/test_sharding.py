@@ -105,7 +105,7 @@ def test_full_fine_tuning_on_two_ranks_has_the_curve_of_one(launch, sharded_full
 
 
 def test_a_step_of_128_is_128_examples_on_any_number_of_ranks(launch, settings, tmp_path):
-    chosen = {**settings, "batch_size": 128, "max_steps": 1, "val_set_size": 0}
+    chosen = {**settings, "data": "seeds", "cutoff_len": 1024, "batch_size": 128, "max_steps": 1, "val_set_size": 0}
     launch(tmp_path / "one", chosen)
     launch(tmp_path / "two", chosen, 2)
     assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"))

@@ -19,7 +19,8 @@ from ..data.tokens import Encoder
 from ..errors import AdapterError
 from ..models.fingerprint import same_base
 from ..prompts import Template
-from ..training.checkpoint import versions
+from ..training.checkpoint import MANIFEST, versions
+from ..training.identity import fingerprint_of, identity_of
 
 NAME = "alpaca_lora.json"
 
@@ -187,12 +188,30 @@ def read_run_file(folder: str | Path) -> dict[str, Any] | None:
         raise AdapterError(f"{path}: damaged: {error!r}. Copy the folder again from where it was made.") from error
 
 
+def run_of_checkpoint(folder: str | Path) -> Path | None:
+    """The folder of the run that a checkpoint belongs to; None where it is none, or lies elsewhere than in its run."""
+    checkpoint = Path(folder).resolve()
+    run = checkpoint.parent.parent
+    if not (checkpoint / MANIFEST).exists() or (checkpoint / NAME).exists() or not (run / NAME).exists():
+        return None
+    try:
+        content = read_run_file(run) or {}
+        identity = identity_of(
+            content["config"], content["data"]["fingerprint"], content["contract"], content.get("parent")
+        )
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return run if manifest["content"]["run"] == fingerprint_of(identity) else None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return None  # whatever this folder is, it is no checkpoint of that run
+
+
 def read_contract(folder: str | Path) -> Contract | None:
-    """The contract of a folder; None where it was made by another tool and has none.
+    """The contract of a folder, or of the run whose checkpoint it is; None where another tool made it.
 
     Raises:
         AdapterError: alpaca_lora.json is damaged.
     """
+    folder = run_of_checkpoint(folder) or folder
     path = Path(folder) / NAME
     content = read_run_file(folder)
     if content is None:

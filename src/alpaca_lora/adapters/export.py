@@ -21,6 +21,7 @@ import torch
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError, ModelError
 from ..models.load import load_model, load_tokenizer, resolve_base
+from ..models.tokenizer import pad_within
 from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32, differences
 from .chat_template import chat_template, modelfile
 from .contract import NAME, Contract, read_contract
@@ -111,12 +112,14 @@ def _write_chat_template(folder: Path, part: Path, contract: Contract, encoder: 
         if (folder / file).exists():
             shutil.copyfile(folder / file, part / file)
     encoder.tokenizer.chat_template = chat
-    encoder.tokenizer.save_pretrained(part)
     path = part / "generation_config.json"
     generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     generation |= {"eos_token_id": contract.stop_ids, "bos_token_id": encoder.tokenizer.bos_token_id}
-    if contract.pad_id is not None:
-        generation["pad_token_id"] = contract.pad_id
+    rows = json.loads((part / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    pad_within(encoder.tokenizer, rows)
+    encoder.tokenizer.save_pretrained(part)
+    if encoder.tokenizer.pad_token_id is not None:
+        generation["pad_token_id"] = encoder.tokenizer.pad_token_id
     path.write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
 

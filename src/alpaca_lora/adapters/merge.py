@@ -22,6 +22,7 @@ from ..data.tokens import Encoder
 from ..errors import AdapterError, ModelError
 from ..models.fingerprint import fingerprint
 from ..models.load import load_config, load_tokenizer
+from ..models.tokenizer import pad_within
 from ..prompts import Template
 from ..training.checkpoint import versions
 from .card import merged_card
@@ -171,6 +172,7 @@ def _agreed(
         if certify or contract or any((source / file).exists() for file in _TOKENIZER_FILES):
             template = contract.load_template() if contract else agreed.load_template() if agreed else None
             encoder = Encoder(load_tokenizer(str(source)), template or Template.load("alpaca"))
+            pad_within(encoder.tokenizer, load_config(str(base)).vocab_size)
         if contract is None:
             continue
         assert encoder is not None

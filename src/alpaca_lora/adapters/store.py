@@ -22,6 +22,7 @@ from ..errors import AdapterError
 from ..models.folder import what_is
 from ..models.load import processes
 from ..models.lora import quiet_peft
+from ..training.checkpoint import MANIFEST, newest_name
 from ..training.sharding import whole
 from .contract import read_run_file
 from .peft_config import CONFIG, changes_base, read_peft_config
@@ -91,14 +92,16 @@ def describe_adapter(folder: str | Path) -> dict[str, Any]:
 
 def check_finished(folder: str | Path) -> None:
     """Raise AdapterError where a folder holds a run that has not ended; warn where it is a run's checkpoint."""
-    if (Path(folder) / "manifest.json").exists() and is_adapter(folder):
+    if (Path(folder) / MANIFEST).exists() and (is_adapter(folder) or (Path(folder) / "config.json").exists()):
         warnings.warn(
             f"{folder}: is a checkpoint of a run, not what the run was to give; it may be half trained.", stacklevel=3
         )
     elif (Path(folder) / "alpaca_lora.json").exists() and (read_run_file(folder) or {}).get("finished") is False:
+        newest = newest_name(Path(folder) / "checkpoints")
+        until = f", or use what is there so far: {Path(folder) / 'checkpoints' / newest}" if newest else ""
         raise AdapterError(
             f"{folder}: holds a run that has not ended, so there is nothing to use yet. Continue it with the same "
-            "command and --resume auto."
+            f"command and --resume auto{until}."
         )
 
 

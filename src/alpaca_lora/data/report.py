@@ -47,12 +47,27 @@ class DataReport:
             "supervised tokens": f"{supervised:,} ({supervised / total:.1%})",
             "response cut": self._numbers(examples.truncated) if examples.truncated else "none",
             "special tokens in text": self._numbers(examples.special_text) if examples.special_text else "none",
+            "text changed by the tokenizer": self._changed(),
+            "begins with": self._shown_ids(examples[0].ids[:6].tolist()),
             "ending in EOS": f"{np.mean(ends == self.encoder.eos_id):.0%}",
             "example length": _quantiles(examples.lengths),
             "prompt length": _quantiles(examples.prompt_lens),
             "response length": _quantiles(examples.lengths - examples.prompt_lens),
             **self.computed,
         }
+
+    def _shown_ids(self, ids: list[int]) -> str:
+        """Ids and their tokens; BOS, where there is one, comes first."""
+        tokens = self.encoder.tokenizer.convert_ids_to_tokens(ids)
+        bos = "BOS" if self.encoder.prefix_ids else "no BOS"
+        return f"{bos}: " + " ".join(f"{id} {token!r}" for id, token in zip(ids, tokens, strict=True)) + " ..."
+
+    def _changed(self) -> str:
+        changed = self.examples.changed_text
+        if not changed:
+            return "none"
+        first = self.records.records[self.records.numbers.index(changed[0])]
+        return f"{self._numbers(changed)}: {self.encoder.comes_back_as(first)}"
 
     @property
     def computed(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,12 @@ from ..prompts import Template
 from .records import Record, RecordSet
 
 _BATCH_RECORDS = 1_000
-_FORMAT = "tokens-1"  # part of the cache key: change it whenever the same records would give other ids
+_EVERY = 32
+_RARE = "\u2603 \U0001f9ff \u0e01 \u13a0"
+# Anything but ASCII, runs of white space, white space at either end, controls: what normalisers squeeze, fold or strip.
+_UNUSUAL = re.compile(r"[^\x20-\x7e\n]|\s\s|\A\s|\s\Z")
+_LISTS = ("truncated", "too_long", "special_text", "changed_text")
+_FORMAT = "tokens-2"  # part of the cache key: change it whenever the same records would give other ids
 
 
 class Example(NamedTuple):
@@ -67,6 +73,8 @@ class Examples:
     """Record numbers dropped because the prompt alone reaches `cutoff_len`."""
     special_text: list[int] = field(default_factory=list)
     """Record numbers that contain the text of a special token (encoded as text)."""
+    changed_text: list[int] = field(default_factory=list)
+    """Record numbers with text that the tokenizer does not give back as it was."""
     train_on_inputs: bool = False
     """Supervise the prompt too."""
 
@@ -118,6 +126,11 @@ class Encoder:
             )
         self.tokenizer, self.template = tokenizer, template
         self.eos_id: int = tokenizer.eos_token_id
+        if self.eos_id in self._ids([_RARE])[0]:
+            raise ModelError(
+                f"eos_token: {tokenizer.eos_token!r} also stands for characters that the vocabulary lacks, so any of "
+                "them would end an answer. Set `eos_token` in tokenizer_config.json to the model's own."
+            )
         self.prefix_ids = _prefix_ids(tokenizer)
         self.anchor = next((anchor for anchor in ("", "\n") if self._round_trips(anchor)), None)
         if self.anchor is None:
@@ -128,6 +141,26 @@ class Encoder:
         self._anchor_ids = self._ids([self.anchor])[0] if self.anchor else []
         specials = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special_texts = sorted(text for text in specials | set(tokenizer.all_special_tokens) if text)
+
+    @property
+    def special_in_template(self) -> list[str]:
+        """Special tokens whose text the template itself holds; the model is shown them as plain text."""
+        literals = self.template.prompt("", "x") + self.template.prompt("", "")
+        return [text for text in self._special_texts if text in literals]
+
+    def comes_back_as(self, record: Record) -> str:
+        """What becomes of a record's texts, around the first character that is lost or changed; "" where all come back.
+
+        Example: `'na\u00efve' comes back as 'naive'`.
+        """
+        for text in record:
+            back = self.decode(self.response_ids(text))
+            if back != text:
+                same = (k for k, (a, b) in enumerate(zip(text, back, strict=False)) if a != b)
+                at = next(same, min(len(text), len(back)))
+                around = slice(max(at - 10, 0), at + 10)
+                return f"{text[around]!r} comes back as {back[around]!r}"
+        return ""
 
     def prompt_ids(self, instruction: str, input: str = "") -> list[int]:
         """Ids of a prompt as the model is fed it, in training and at inference: BOS, where wanted, stands once."""
@@ -195,6 +228,7 @@ class Encoder:
             truncated=truncated,
             too_long=too_long,
             special_text=self._with_special_text(records),
+            changed_text=self._with_changed_text(records),
             train_on_inputs=train_on_inputs,
         )
 
@@ -262,6 +296,14 @@ class Encoder:
 
         return [n for n, record in zip(records.numbers, records.records, strict=True) if has_special(record)]
 
+    def _with_changed_text(self, records: RecordSet) -> list[int]:
+        """Decodes every text with a character that tokenizers are known to change, and one of `_EVERY` others."""
+        found = []
+        for index, (number, record) in enumerate(zip(records.numbers, records.records, strict=True)):
+            if index % _EVERY == 0 or any(map(_UNUSUAL.search, record)):
+                found += [number] if self.comes_back_as(record) else []
+        return found
+
 
 def _prefix_ids(tokenizer: Any) -> list[int]:
     """Ids the tokenizer itself puts in front of a text (BOS, for LLaMA)."""
@@ -284,7 +326,7 @@ def _read_examples(path: Path, train_on_inputs: bool) -> Examples | None:
                 return None
     except (OSError, SafetensorError):
         return None
-    lists = {name: arrays.pop(name).tolist() for name in ("truncated", "too_long", "special_text")}
+    lists = {name: arrays.pop(name).tolist() for name in _LISTS}
     return Examples(**arrays, **lists, train_on_inputs=train_on_inputs)
 
 
@@ -298,7 +340,7 @@ def _write_examples(path: Path, examples: Examples) -> None:
         "offsets": examples.offsets,
         "prompt_lens": examples.prompt_lens,
         "record_numbers": examples.record_numbers,
-        **{name: np.asarray(getattr(examples, name), np.int32) for name in ("truncated", "too_long", "special_text")},
+        **{name: np.asarray(getattr(examples, name), np.int32) for name in _LISTS},
     }
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name

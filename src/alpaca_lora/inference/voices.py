@@ -13,8 +13,9 @@ from typing import Any
 from ..adapters.contract import Contract, read_contract
 from ..adapters.store import is_adapter
 from ..data.tokens import Encoder
-from ..models.load import load_config, load_tokenizer
+from ..models.load import load_config, load_tokenizer, resolve_base
 from ..prompts import Template
+from ..training.checkpoint import MANIFEST
 
 BASE = "base"
 """Name under which an adapter's base answers without it."""
@@ -48,8 +49,13 @@ def voice_at(
 ) -> Voice:
     """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
     contract, adapter = read_contract(path), is_adapter(path)
-    own = adapter and (Path(path) / "tokenizer_config.json").exists()
-    tokenizer = load_tokenizer(str(path) if own else base)
+    if (Path(path) / "tokenizer_config.json").exists():
+        source = str(path) if adapter else base
+    elif contract and (Path(path) / MANIFEST).exists():  # a run's checkpoint, which holds no tokenizer
+        source = resolve_base(contract.base_model)
+    else:
+        source = base
+    tokenizer = load_tokenizer(source)
     if adapter and contract is None and prompt_template is None:
         warnings.warn(
             f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with, nor on which base "

@@ -57,6 +57,7 @@ def check_pairing(tokenizer: Any, config: Any) -> None:
         ModelError: the model has no row for EOS, so that no answer could end.
     """
     rows = getattr(config, "vocab_size", None)
+    pad_within(tokenizer, rows)
     for name in ("eos_token_id", "bos_token_id"):
         ours, theirs = getattr(tokenizer, name), getattr(config, name, None)
         allowed = theirs if isinstance(theirs, list) else [theirs]
@@ -84,6 +85,22 @@ def check_pairing(tokenizer: Any, config: Any) -> None:
             "in tokenizer_config.json, unless this model's makers left it out.",
             stacklevel=2,
         )
+
+
+def pad_within(tokenizer: Any, rows: int | None) -> None:
+    """Have EOS pad where the tokenizer's own pad token has no row in the model: any batch would end in an index error.
+
+    Padding is masked, so which token stands there changes nothing.
+    """
+    pad = tokenizer.pad_token_id
+    if rows is None or pad is None or pad < rows:
+        return
+    warnings.warn(
+        f"pad_token: {tokenizer.pad_token!r} has id {pad}, and the model knows {rows} ids only: it was added to the "
+        "tokenizer, not to the model. EOS pads instead.",
+        stacklevel=3,
+    )
+    tokenizer.pad_token = tokenizer.eos_token
 
 
 def cannot_load(what: str, base_model: str, error: Exception) -> str:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from ..config import FinetuneConfig
 from ..data.records import MAX_DROPPED_PERCENT, RecordSet, load_records, shown_numbers, split_records
 from ..data.tokens import Encoder, Examples
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, TemplateError
 from ..models.demo import cache_dir
 from ..models.geometry import Geometry
 from ..models.load import check_pairing, load_config, load_tokenizer, processes
@@ -50,6 +50,11 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
     train_records, validation_records = split_records(records, size, config.seed)
     if encoder is None:
         encoder = Encoder(load_tokenizer(base), Template.load(config.prompt_template))
+        if held := encoder.special_in_template:
+            raise TemplateError(
+                f"prompt_template: {config.prompt_template!r} holds {held[0]!r}, a special token of this model, which "
+                "would be trained on as plain text. Remove it: BOS and EOS are put around each example anyway."
+            )
     model_config = load_config(base)
     check_pairing(encoder.tokenizer, model_config)
 
@@ -64,6 +69,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
     parts = [train_examples, *([validation] if validation else [])]
     _check_fit(config, model_config, parts)
     _report_lengths(records, config.cutoff_len, parts)
+    _report_texts(records, encoder, parts)
     return PreparedData(
         records,
         encoder,
@@ -138,6 +144,20 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
             f"{shown_numbers(cut, total, records.parts)}; EOS stays at its end. Raise cutoff_len to keep them whole.",
             stacklevel=3,
         )
+
+
+def _report_texts(records: RecordSet, encoder: Encoder, parts: list[Examples]) -> None:
+    """Warn once of texts that the tokenizer changes, in training and validation together."""
+    changed = sorted(number for part in parts for number in part.changed_text)
+    if not changed:
+        return
+    first = records.records[records.numbers.index(changed[0])]
+    warnings.warn(
+        f"{records.source}: the tokenizer changes text in {shown_numbers(changed, len(records), records.parts)}: "
+        f"{encoder.comes_back_as(first)}. The model learns the changed text. Use a tokenizer that keeps it, or write "
+        "it in characters that come back.",
+        stacklevel=3,
+    )
 
 
 def _disk_problems(config: FinetuneConfig, model_config: Any) -> Iterator[str]:
