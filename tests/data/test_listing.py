@@ -63,7 +63,7 @@ def test_a_record_is_named_by_its_source_and_its_number_there(here):
         "<list>, record 1", "<list>, record 2", "x.json, record 1 (line 7)"
     ]  # fmt: skip
     write(Path("c.jsonl"), "c1", "")
-    with pytest.raises(DataError, match=r"\(numbers c.jsonl 2\)"):
+    with pytest.raises(DataError, match=r"\(25.0%; numbers c.jsonl 2\)"):
         load_records(["b.jsonl", "c.jsonl"])
 
 

@@ -103,7 +103,7 @@ def test_too_many_empty_outputs_are_an_error():
         DataError, match=r"1 of 10 records \(10.0%; numbers 1\) have an empty output; at most 5% may be dropped. Fill"
     ):
         load_records(rows)
-    with pytest.raises(DataError, match=r"6 of 6 .*\(100.0%\) .*\(numbers 1, 2, 3, 4, 5 and 1 more\); none is left"):
+    with pytest.raises(DataError, match=r"6 of 6 .*\(100.0%; numbers 1, 2, 3, 4, 5 and 1 more\) .*; none is left"):
         load_records([{"instruction": "a", "output": None}] * 6)
 
 

@@ -201,7 +201,7 @@ def test_missing_values_of_pandas_are_none():
     assert load_records(frame.to_dict("records")).records == expected
     assert load_records(frame.convert_dtypes().to_dict("records")).records == expected
     frame["output"] = ["2", float("nan")]
-    with pytest.raises(DataError, match=r"1 of 2 records \(50.0%\) have an empty output"):
+    with pytest.raises(DataError, match=r"1 of 2 records \(50.0%; numbers 2\) have an empty output"):
         load_records(frame.to_dict("records"))
 
 

@@ -200,13 +200,6 @@ def _check_weight_files(folder: Path) -> None:
     """Refuse pickles, and weight files outside the folder: transformers opens whatever `weight_map` names (its issue
     47176). Names decide, not what links point to: the hub's cache keeps the bytes elsewhere."""
     index = folder / "model.safetensors.index.json"
-    if index.exists() and (single := folder / "model.safetensors").exists():
-        text = index.read_text(encoding="utf-8", errors="replace")
-        if f'"{single.name}"' not in text:
-            raise ModelError(
-                f"base_model: {str(folder)!r} holds {single.name} and {index.name}, which names other files: two "
-                "models in one folder. Remove the one that is not meant."
-            )
     if not index.exists():
         pickles = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
         if pickles and not any(folder.glob("*.safetensors")):
@@ -220,6 +213,12 @@ def _check_weight_files(folder: Path) -> None:
         paths = [os.path.normpath(folder / name) for name in names]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index}: not a safetensors index: {error!r}. Copy the model again.") from error
+    single = "model.safetensors"
+    if (folder / single).exists() and single not in names:
+        raise ModelError(
+            f"base_model: {str(folder)!r} holds {single} and {index.name}, which names other files: two models in one "
+            "folder. Remove the one that is not meant."
+        )
     for name, path in zip(names, paths, strict=True):
         if not Path(path).is_relative_to(os.path.normpath(folder)):
             raise ModelError(f"{index}: names {name!r}, which lies outside the model's folder; refused.")
