@@ -214,5 +214,5 @@ def test_agreeing_and_absent_special_ids_are_silent(tiny_base, sentencepiece_tok
         warnings.simplefilter("error")
         check_pairing(sentencepiece_tokenizer, load_config(tiny_base))
         check_pairing(sentencepiece_tokenizer, SimpleNamespace(eos_token_id=[5, 2]))
-        without_bos = SimpleNamespace(eos_token_id=2, bos_token_id=None)
+        without_bos = SimpleNamespace(eos_token_id=2, bos_token_id=None, pad_token_id=None)
         check_pairing(without_bos, SimpleNamespace(eos_token_id=2, bos_token_id=1))

@@ -143,7 +143,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     from ..training.checkpoint import full_disk_explained
     from ..training.identity import check_identity, fingerprint_of, identity_of
     from ..training.model import check_abilities, trainable_model
-    from ..training.prepare import all_of, check_output_dir, make_output_dir, prepare
+    from ..training.prepare import all_of, check_output_dir, make_output_dir, prepare, report_losses
     from ..training.run import plan_training, train
     from ..training.sharding import check_can_shard, from_first_rank
     from ..training.start import print_start
@@ -161,6 +161,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     main = processes().is_main_process
     base = resolve_base(config.base_model)
     data = prepare(config, base, parent.encoder(config, base) if parent else None)
+    report_losses(config, data)
     steps = plan_training(
         config, data.model_config, data.train, placement.device, _auto_tokens(config, data, placement)
     )

@@ -68,8 +68,6 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
         validation = encode(validation_records) if len(validation_records) else None
     parts = [train_examples, *([validation] if validation else [])]
     _check_fit(config, model_config, parts)
-    _report_lengths(records, config.cutoff_len, parts)
-    _report_texts(records, encoder, parts)
     return PreparedData(
         records,
         encoder,
@@ -89,6 +87,17 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
             "truncated": sum(len(part.truncated) for part in parts),
         },
     )
+
+
+def report_losses(config: FinetuneConfig, data: PreparedData) -> None:
+    """Say what preparation dropped, cut and changed, in training and validation together.
+
+    Raises:
+        DataError: more than 5% of the records would be dropped.
+    """
+    parts = [data.train, *([data.validation] if data.validation else [])]
+    _report_lengths(data.records, config.cutoff_len, parts)
+    _report_texts(data.records, data.encoder, parts)
 
 
 def all_of(*checks: Callable[[], Any]) -> list[Any]:
@@ -137,8 +146,9 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
                 f"{found}; these records cannot be trained on, and at most {MAX_DROPPED_PERCENT}% may be dropped. "
                 "Raise cutoff_len, or remove them."
             )
-        warnings.warn(f"{found}; they are dropped.", stacklevel=3)
-    if cut:
+        if processes().is_main_process:
+            warnings.warn(f"{found}; they are dropped.", stacklevel=3)
+    if cut and processes().is_main_process:
         warnings.warn(
             f"{records.source}: the response is cut to fit cutoff_len={cutoff_len} in "
             f"{shown_numbers(cut, total, records.parts)}; EOS stays at its end. Raise cutoff_len to keep them whole.",
@@ -149,7 +159,7 @@ def _report_lengths(records: RecordSet, cutoff_len: int, parts: list[Examples]) 
 def _report_texts(records: RecordSet, encoder: Encoder, parts: list[Examples]) -> None:
     """Warn once of texts that the tokenizer changes, in training and validation together."""
     changed = sorted(number for part in parts for number in part.changed_text)
-    if not changed:
+    if not (changed and processes().is_main_process):
         return
     first = records.records[records.numbers.index(changed[0])]
     warnings.warn(
