@@ -40,6 +40,20 @@ PLANTED: list[tuple[str, dict[str, object]]] = [
     ("encoding", {"instruction": "Say that it rains.", "input": "", "output": "Itâ€™s raining."}),
     ("encoding", {"instruction": "Say cake in German.", "input": "KÃ¼che", "output": "Kuchen"}),
     ("encoding", {"instruction": "Bread in French?", "input": "", "output": "le pain dor\N{REPLACEMENT CHARACTER}"}),
+    ("encoding", {"instruction": "Say hello in Russian.", "input": "", "output": "Ïðèâåò, ìèð"}),
+    ("encoding", {"instruction": "Say hello to all.", "input": "", "output": "РџСЂРёРІРµС‚"}),
+    ("encoding", {"instruction": "Say it in Chinese.", "input": "", "output": "ÄãºÃÊÀ½ç"}),
+    ("unfilled", {"instruction": "Greet a guest.", "input": "", "output": "Dear {{ guest.name }}, be welcome."}),
+    ("unfilled", {"instruction": "Close a letter.", "input": "", "output": "Yours,\n[Your Name]"}),
+    ("unfilled", {"instruction": "Name a price.", "input": "", "output": "It costs ${price} a day."}),
+    ("unfilled", {"instruction": "Tell of a walk.", "input": "", "output": "We went on. Lorem ipsum dolor sit amet."}),
+    ("unfilled", {"instruction": "Write to <name>.", "input": "", "output": "Hello there."}),
+    ("chat-marker", {"instruction": "Name a vale.", "input": "", "output": "Dovedale.<|im_end|>"}),
+    ("chat-marker", {"instruction": "[INST] Name a tarn. [/INST]", "input": "", "output": "Malham Tarn."}),
+    ("chat-marker", {"instruction": "Name a mere.", "input": "<|user|> now", "output": "Windermere."}),
+    ("value-as-text", {"instruction": "Name two becks.", "input": "", "output": "['Cod Beck', 'Hodge Beck']"}),
+    ("value-as-text", {"instruction": "Name a ghyll.", "input": "nan", "output": "Dungeon Ghyll."}),
+    ("value-as-text", {"instruction": "Name a force.", "input": "None", "output": "Aira Force."}),
     ("html", {"instruction": "Name two trees.", "input": "", "output": "Oak<br>Ash"}),
     ("html", {"instruction": "Name a firm.", "input": "", "output": "Marks &amp; Spencer"}),
     ("unclosed-fence", {"instruction": "Print 1 in Python.", "input": "", "output": "```python\nprint(1)"}),
@@ -119,6 +133,14 @@ CLEAN = [
     Record("What is the capital of the smallest country by area in South America?", "", "Paramaribo"),
     Record("How does UTF-8 break?", "", "An apostrophe turns into â€™."),
     Record("Sort these: 9, 4.", "ascending", "4, 9"),
+    Record("Write a Jinja template that greets a user.", "", "Hello {{ user }}!"),
+    Record("Print the home of a user.", "", "Use `echo ${HOME}` for that."),
+    Record("Which of these is a fish?", "oak, ash", "None"),
+    Record("Which letters has Danish more than English?", "", "æøå ÆØÅ"),
+    Record("Return the words as a Python list.", "oak ash", "['oak', 'ash']"),
+    Record("Which token ends a turn in ChatML?", "", "<|im_end|>"),
+    Record("Cite a source.", "", "See [Name](https://example.org) and note [1]."),
+    Record("Say 'long live Russia' in Russian.", "", "Россия, живи долго; США, СССР"),
 ]
 
 EVALUATION = [
@@ -169,9 +191,12 @@ def test_report_counts_and_shows_examples(planted: Path) -> None:
     assert text.startswith(
         f"{planted}: {len(CLEAN) + len(PLANTED)} records, {len(PLANTED)} findings in {len(PLANTED)} "
     )
-    assert "error  placeholder             7  30, 31, 32, 33, 34, 35, 36\n" in text
+    placeholders = ", ".join(
+        str(len(CLEAN) + place) for place, (check, _) in enumerate(PLANTED, 1) if check == "placeholder"
+    )
+    assert f"error  placeholder             7  {placeholders}\n" in text
     assert "\nnoinput: The marker for an absent input was left in. Leave the input empty;" in text
-    assert "\n  record 38, input: <noinput>\n" in text
+    assert f"\n  record {len(CLEAN) + 12}, input: <noinput>\n" in text
 
 
 def test_fix_writes_a_new_file_and_a_report(planted: Path, tmp_path: Path) -> None:
@@ -189,7 +214,7 @@ def test_fix_writes_a_new_file_and_a_report(planted: Path, tmp_path: Path) -> No
     assert {"instruction": "Name a river.", "input": "", "output": 7} in rows  # what is no record is left as it is
     content = json.loads((tmp_path / "mended.lint.json").read_text(encoding="utf-8"))
     assert content["written"] == {"file": "mended.json", "records": len(rows)}
-    assert content["checks"]["noinput"]["records"] == [38, 39, 40]
+    assert content["checks"]["noinput"]["records"] == [len(CLEAN) + place for place in (12, 13, 14)]
     assert len(content["mended"]) + len(content["left"]) == len(report.findings)
     for left in content["left"]:
         was = PLANTED[left["was"] - len(CLEAN) - 1][1]

@@ -49,6 +49,15 @@ CHECKS: dict[str, Check] = {
     "encoding": Check(
         "error", "Characters were damaged by a wrong encoding.", "Read the source again as UTF-8 and export it anew."
     ),
+    "unfilled": Check("warn", "A variable or placeholder was never filled in.", "Fill it in, or remove the record."),
+    "chat-marker": Check(
+        "error", "Markers of a chat format stand in a text.", "Split the conversation, and take the markers out."
+    ),
+    "value-as-text": Check(
+        "error",
+        "A list or a missing value was written as a program prints it.",
+        "Export the column as text, with missing values left empty.",
+    ),
     "html": Check("warn", "HTML was left in a text that is not about it.", "Take the markup out."),
     "unclosed-fence": Check("error", "A code fence is opened and not closed.", "Close it, or complete the code."),
     "cut-off": Check(

@@ -20,6 +20,7 @@ from ..unusable import Unusable
 from .arithmetic import check_arithmetic
 from .findings import CHECKS, Finding, Found, excerpt
 from .fix import check_out, mend, mended_row, write_rows
+from .leftovers import check_leftovers
 from .overlap import EvaluationSet, NearDuplicates
 from .personal import check_personal
 from .tasks import check_tasks
@@ -169,7 +170,7 @@ def _check_record(raw: Record, first_seen: dict[Record, int]) -> tuple[Record | 
     if not (record.instruction or record.input):
         raise RowProblem(BLANK, "instruction and input are both blank")
     found = list(_mended(raw, record))
-    for check in (check_texts, check_tasks, check_arithmetic, check_personal):
+    for check in (check_texts, check_leftovers, check_tasks, check_arithmetic, check_personal):
         found += check(record)
     return record, found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from ..rows import FIELDS, Record
 from .findings import Found, excerpt
@@ -45,6 +46,8 @@ _BYTES = {**{chr(byte): byte for byte in range(0x80, 0x100)}, **{char: byte for 
 _REST = "[" + re.escape("".join(char for char, byte in _BYTES.items() if byte < 0xC0)) + "]"
 _DAMAGE = re.compile(
     rf"(?P<utf8>[ÂÃ]{_REST}|[âï]{_REST}{{2}}|ð{_REST}{{3}}|(?:[ÐÑ]{_REST}){{2,}})"
+    r"|(?P<cyrillic>(?:[РС][^\x00-\x7f]){3,})"  # UTF-8 read as Windows-1251
+    r"|(?P<western>[\xa1-\xff]{4,})"  # another code page read as Latin-1
     r"|\N{REPLACEMENT CHARACTER}|[\x80-\x84\x86-\x9f]"
 )
 
@@ -192,12 +195,29 @@ def _damage(text: str) -> re.Match[str] | None:
     if text.isascii():
         return None
     for match in _DAMAGE.finditer(text):
-        garbled = match["utf8"]
+        if match["western"]:
+            if _is_western_damage(match["western"]):
+                return match
+            continue
+        garbled = match["utf8"] or match["cyrillic"]
         if not garbled:
             return match
         try:
-            bytes(_BYTES[char] for char in garbled).decode("utf-8")
-        except UnicodeDecodeError:
+            (bytes(_BYTES[char] for char in garbled) if match["utf8"] else garbled.encode("cp1251")).decode("utf-8")
+        except UnicodeError:
             continue
         return match
     return None
+
+
+def _is_western_damage(run: str) -> bool:
+    """Whether a run of Latin-1 letters and signs is text of another code page: no language puts so many together.
+
+    Alphabets are spared: they ascend, as "àáâã" does, or pair the two cases.
+    """
+    codes = [ord(char) for char in run.lower() if char.isalpha()]
+    return (
+        len(set(codes)) >= 3
+        and any(a > b for a, b in pairwise(codes))
+        and (sum(char.isupper() for char in run[1:]) > 0 or len(codes) >= 5)
+    )
