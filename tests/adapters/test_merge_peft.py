@@ -280,14 +280,14 @@ print(kilobytes("VmHWM") - before)
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 def test_memory_is_bounded_by_a_shard(tiny_llama, tmp_path):
-    shard, sizes = 10_000_000, {"small": (64, "10MB"), "large": (640, "10MB")}
-    for name, (hidden, most) in sizes.items():
-        tiny_llama(2_000, hidden=hidden).save_pretrained(tmp_path / name / "base", max_shard_size=most)
+    shard = 20_000_000
+    for name, hidden in {"small": 64, "large": 1280}.items():
+        tiny_llama(2_000, hidden=hidden).save_pretrained(tmp_path / name / "base", max_shard_size="20MB")
         peft_adapter(tmp_path / name / "base", tmp_path / name / "adapter")
     files = [path.stat().st_size for path in (tmp_path / "large" / "base").glob("*.safetensors")]
-    assert sum(files) > 40_000_000 and max(files) < 1.1 * shard
+    assert sum(files) > 7 * shard and max(files) < 1.1 * shard
     arguments = [str(tmp_path / name) for name in ("small", "large", "out")]
     result = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) * 1024 < 3 * shard
+    assert int(result.stdout) * 1024 < 4 * shard  # what a process keeps mapped differs between machines
     assert len(list((tmp_path / "out" / "large").glob("*.safetensors"))) == len(files)

@@ -83,54 +83,34 @@ def _taken(paths: list[str]) -> str:
 
 
 def _hashed(name: str, path: str) -> tuple[list[int], bytes, bytes]:
-    """A tensor's shape, samples, and hash of all its values."""
+    """A tensor's shape, samples, and hash of all its values; read once, a piece at a time."""
+    import torch
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        tensor = file.get_slice(name)
-        shape = tensor.get_shape()
-        sample = _sample(tensor, shape)
-    digest = hashlib.sha256()
+        shape = file.get_slice(name).get_shape()
+    places = torch.linspace(0, torch.Size(shape).numel() - 1, _SAMPLES, dtype=torch.float64).long()
+    digest, sample, start = hashlib.sha256(), b"", 0
     for rows in _pieces(shape):
         with safe_open(path, framework="pt") as file:  # opened each time, so that pages once read can be let go
-            digest.update(_rounded(file.get_slice(name)[rows]))
+            values = file.get_slice(name)[rows].flatten().to(torch.bfloat16)
+        end = start + values.numel()
+        sample += values[places[(start <= places) & (places < end)] - start].float().numpy().tobytes()
+        digest.update(values.view(torch.int16).numpy())
+        start = end
     return shape, sample, digest.digest()
 
 
 def _pieces(shape: list[int]) -> Iterator[Any]:
     """Slices of rows of about `_PIECE_VALUES` values that make the whole tensor."""
+    import torch
+
     if not shape or 0 in shape:
         yield ...
         return
-    step = max(_PIECE_VALUES * shape[0] // _count(shape), 1)
+    step = max(_PIECE_VALUES * shape[0] // torch.Size(shape).numel(), 1)
     for start in range(0, shape[0], step):
         yield slice(start, start + step)
-
-
-def _rounded(values: Any) -> Any:
-    import torch
-
-    return values.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
-
-
-def _sample(tensor: Any, shape: list[int]) -> bytes:
-    import torch
-
-    count = _count(shape)
-    places = torch.linspace(0, count - 1, _SAMPLES, dtype=torch.float64).long()
-    if len(shape) < 2:
-        values = tensor[:][places] if shape else tensor[:].flatten()
-    else:
-        rows, within = places // (count // shape[0]), places % (count // shape[0])
-        picks = zip(rows.tolist(), within, strict=True)
-        values = torch.stack([tensor[row : row + 1].flatten()[at] for row, at in picks])
-    return values.to(torch.bfloat16).float().numpy().tobytes()
-
-
-def _count(shape: list[int]) -> int:
-    import torch
-
-    return torch.Size(shape).numel()
 
 
 def _state(path: str) -> list[Any]:
