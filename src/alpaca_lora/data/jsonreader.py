@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any, NoReturn
 
+from alpaca_lora.data.listing import path_of
 from alpaca_lora.data.rows import Rows, wrapping
 from alpaca_lora.errors import DataError
 
@@ -147,7 +147,7 @@ def _rewrite(text: str, source: str, kind: str) -> str:
         "breaks": ("json.loads({}, strict=False)", "json"),
         "nan": ("json.loads({}, parse_constant=lambda name: None)", "json"),
     }[kind]
-    path = Path(source).expanduser()
+    path = path_of(source)
     opened = f"open({path.as_posix()!r}, encoding='utf-8-sig')"
     array = text.lstrip().startswith("[") or kind == "breaks"
     rows = (

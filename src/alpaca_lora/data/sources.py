@@ -14,7 +14,7 @@ from typing import Any
 from alpaca_lora.data.encodings import decode_text
 from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
 from alpaca_lora.data.jsonreader import read_json
-from alpaca_lora.data.listing import are_sources, list_sources
+from alpaca_lora.data.listing import are_sources, list_sources, path_of
 from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
 from alpaca_lora.data.tables import read_csv, read_parquet
 from alpaca_lora.errors import DataError, MissingDependencyError, did_you_mean
@@ -64,7 +64,7 @@ def open_source(data: object) -> Rows:
 
 
 def _open_one(name: str | Path) -> Rows:
-    return _open_path(name.expanduser(), str(name)) if isinstance(name, Path) else _open_name(name)
+    return _open_path(path_of(name), str(name)) if isinstance(name, Path) else _open_name(name)
 
 
 def _open_name(name: str) -> Rows:
@@ -77,7 +77,7 @@ def _open_name(name: str) -> Rows:
         )
     if "://" in name:
         raise DataError(f"{name}: addresses are not opened; download the file first and pass its path.")
-    path = Path(name).expanduser()
+    path = path_of(name)
     if path.exists() or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
         return _open_path(path, name)
     return _open_hub(name)
