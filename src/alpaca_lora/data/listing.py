@@ -30,7 +30,12 @@ _KINDS = {
     **dict.fromkeys((".parquet", ".pq"), "Parquet"),
 }
 _NO_DATA = re.compile(r"(readme|licen[cs]e|notice|changelog|citation)\b.*|.*\.(md|rst|lint\.json)", re.IGNORECASE)
-_HELD_OUT = re.compile(r"(?:^|[-_.])(test|valid|validation|val|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
+HELD_OUT = re.compile(
+    r"(?:^|[-_. ])(tests?|testing|valid|validation|val|dev|development|eval|evaluation|hold[-_ ]?out|held[-_ ]?out)"
+    r"(?:[-_. ]|$)",
+    re.IGNORECASE,
+)
+"""What the name of a file or a split has in it that is set aside and not trained on."""
 # A part of a data set, `train-00000-of-00002.parquet`, also with the hash that datasets once wrote after it.
 _PART = re.compile(
     r"(?P<name>.*?)(?<!\d)(?P<number>\d+)(?P<of>[-_. ]?of[-_. ]?)(?P<total>\d+)(?!\d)"
@@ -107,7 +112,7 @@ def _of_folder(path: Path, entry: str | Path) -> list[str | Path]:
     others = [child.name + "/" * child.is_dir() for child in children if child not in data]
     kinds = sorted({_KINDS[child.suffix.lower()] for child in data})
     names = [child.name for child in data]
-    held_out = [name for name in names if _HELD_OUT.search(name)]
+    held_out = [name for name in names if HELD_OUT.search(name)]
     problem = ""
     if not data:
         problem = f"no data files{f', but {list_keys(others)}' if others else ''}. Name a JSON, CSV or Parquet file."
