@@ -14,10 +14,22 @@ from alpaca_lora.errors import DataError
 
 ARRAY = '[\n {"instruction": "a", "output": "b"},\n\n {"instruction": "c", "output": "d"}\n]\n'
 LINES = '{"instruction": "a", "output": "b"}\n\n{"instruction": "c", "output": "d"}\r\n'
+CR_LINES = LINES.replace("\r", "").replace("\n", "\r")
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.txt", "x"])
-@pytest.mark.parametrize("content", [ARRAY, LINES, LINES.rstrip(), "\ufeff" + ARRAY, "\ufeff" + LINES, "\n " + ARRAY])
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARRAY,
+        LINES,
+        LINES.rstrip(),
+        LINES.replace("\r", "").replace("\n", "\r"),
+        "\ufeff" + ARRAY,
+        "\ufeff" + LINES,
+        "\n " + ARRAY,
+    ],
+)
 def test_content_decides_not_the_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content.encode("utf-8"))
     found = load_records(tmp_path / name)

@@ -37,6 +37,8 @@ def read_json(text: str, source: str) -> Rows:
         >>> read_json('[{"output": "a"},\\n {"output": "b"}]', "x.json").lines
         [1, 2]
     """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # line ends of old Macs; inside a string JSON writes \\r
     start = _skip_space(text, 0)
     return _read_array(text, start, source) if text.startswith("[", start) else _read_lines(text, start, source)
 
