@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from alpaca_lora.data.columns import suggest
+from alpaca_lora.data.nearly_json import CONFLICT
 from alpaca_lora.data.rows import FIELDS, Rows, list_keys
 from alpaca_lora.errors import DataError, MissingDependencyError
 
@@ -133,10 +134,7 @@ class _Table:
     def _wrong_counts(self) -> str:
         line, cells = self._wrong[0]
         if marker := next((at for at, row in self._wrong if _CONFLICT.match(row[0])), 0):
-            return (
-                f"{self._source}, line {marker}: this is a conflict marker of git. Choose one side of each conflict, "
-                "remove the markers, and commit."
-            )
+            return f"{self._source}, line {marker}: {CONFLICT}"
         where = f"{self._source}, line {line}: {len(cells)} cell{'' if len(cells) == 1 else 's'}"
         columns = f"{len(self._header)} column{'' if len(self._header) == 1 else 's'} ({list_keys(self._header)})"
         shown = ", ".join(str(at) for at, _ in self._wrong[:_SHOWN]) + (", ..." if len(self._wrong) > _SHOWN else "")
