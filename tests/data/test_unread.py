@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from alpaca_lora import lint
 from alpaca_lora.data.columns import suggest
 from alpaca_lora.data.records import Record, load_records
 from alpaca_lora.errors import ConfigError, DataError
@@ -258,3 +259,24 @@ def test_columns_are_suggested_by_the_names_others_use():
     }  # fmt: skip
     assert suggest(["指令", "输入", "输出"]) == {"instruction": "指令", "input": "输入", "output": "输出"}
     assert suggest(["q", "response"], {"instruction": "q"}) == {"instruction": "q", "output": "response"}
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_nesting_of_any_depth_ends_in_no_traceback(tmp_path, wrap):
+    deep = text = "The old ferry of the western line crossed the cold sound at noon each day in May"
+    for _ in range(100_000):
+        deep = wrap(deep)
+    for key in ("split", "score", "weight", "note"):
+        assert load_records([{**rows(1)[0], key: deep}]).unread == {key: 1}
+    for key, said in (
+        ("context", "'context' is not read"),
+        ("output", "'output' is"),
+        ("messages", "no list of turns"),
+    ):
+        row = {"messages": deep} if key == "messages" else {**rows(1)[0], key: deep}
+        with pytest.raises(DataError, match=said):
+            load_records([row])
+    with pytest.raises(DataError, match="record 1 holds a value that JSON has not"):
+        lint([{**rows(1)[0], "note": deep}], fix=tmp_path / "new.json")
+    found = lint([{"instruction": "Say it.", "output": text}], against=[{"question": deep}]).findings
+    assert [one.check for one in found] == ["evaluation-overlap"]

@@ -18,7 +18,7 @@ from row to row. Costs about 1 µs for each key that is not read, and a search f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -144,11 +144,11 @@ class UnreadKeys:
         seen.filled.append(number)
         folded = name.casefold()
         if folded in _WATCHED:
-            shown = str(value).strip().casefold()[:40]
+            shown = "" if isinstance(value, (list, tuple, dict)) else str(value).strip().casefold()[:40]
             seen.values[shown] += 1
             seen.places.setdefault(shown, []).append(number)
         known = folded in _PASSAGES
-        text = value if isinstance(value, str) else _strings(value) if known else ""
+        text = value if isinstance(value, str) else " ".join(filter(None, texts_in(value))) if known else ""
         if not text or not (known or _is_long(text)):
             return
         if _repeats(text, record):
@@ -255,9 +255,12 @@ def _repeats(text: str, record: Record) -> bool:
     return len(instruction) >= _LEAST_INSTRUCTION or output in text
 
 
-def _strings(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        value = list(value.values())
-    return " ".join(filter(None, map(_strings, value))) if isinstance(value, (list, tuple)) else ""
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts inside a value, in order, however deep they lie."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (list, tuple, dict)):
+            left += reversed([*value.values()] if isinstance(value, dict) else value)
