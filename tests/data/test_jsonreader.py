@@ -14,10 +14,23 @@ from alpaca_lora.errors import DataError
 
 ARRAY = '[\n {"instruction": "a", "output": "b"},\n\n {"instruction": "c", "output": "d"}\n]\n'
 LINES = '{"instruction": "a", "output": "b"}\n\n{"instruction": "c", "output": "d"}\r\n'
+A = '{"a": "b"}'
+CR_LINES = LINES.replace("\r", "").replace("\n", "\r")
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.txt", "x"])
-@pytest.mark.parametrize("content", [ARRAY, LINES, LINES.rstrip(), "\ufeff" + ARRAY, "\ufeff" + LINES, "\n " + ARRAY])
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARRAY,
+        LINES,
+        LINES.rstrip(),
+        LINES.replace("\r", "").replace("\n", "\r"),
+        "\ufeff" + ARRAY,
+        "\ufeff" + LINES,
+        "\n " + ARRAY,
+    ],
+)
 def test_content_decides_not_the_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content.encode("utf-8"))
     found = load_records(tmp_path / name)
@@ -71,6 +84,16 @@ def test_unicode_line_separators_stay_inside_strings():
         ('{"a": NaN}', r"x, record 1 \(line 1\): NaN is not JSON"),
         ('{"a": "b"}\n\n{"a": "c", "b": "", "a": "c"}', r"x, record 2 \(line 3\): the key 'a' stands more than once"),
         ('[{"c": {"a": 1, "a": 2}}]', r"x, record 1 \(line 1\): the key 'a' stands more than once"),
+        (
+            '[{"a": "b"},\n {"a":\n ' + "1" * 6000 + "}]",
+            r"x, record 2 \(line 3\): a number of 6,000 digits .* quotes",
+        ),
+        ('{"a": "b"}\n{"a": -' + "1" * 6000 + "}", r"x, record 2 \(line 2\): a number of 6,000 digits"),
+        # among other things
+        (f"[\n<<<<<<< HEAD\n{A},\n=======\n{A},\n>>>>>>> new\n{A}]", r"x, line 2: this is a conflict marker of git"),
+        (f"{A}\n<<<<<<< HEAD\n{A}\n=======\n{A}\n>>>>>>> new\n", r"x, line 2: this is a conflict marker of git"),
+        (f"[{A}]\n\ufeff[{A}]", r"x, line 2: a byte-order mark stands here, .*Pass the files .* or a pattern\.$"),
+        (f'{A}\n{{"a": "c\nhello"}}\n', r"x, line 2, column 7: Unterminated string"),
         ("[" * 200_000, r"x, record 1 \(line 1\): the value is nested too deep"),
         ('{"a":' * 200_000, r"x, record 1 \(line 1\): the value is nested too deep"),
         # wrapped
@@ -101,6 +124,9 @@ def test_dates_and_numbers_in_quotes_stay_strings(tmp_path):
     assert load_records(path).records == [Record("2024-01-31", "007", "1e5")]
 
 
+IT = '{"instruction": "a", "output": "it\'s"}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -109,6 +135,18 @@ def test_dates_and_numbers_in_quotes_stay_strings(tmp_path):
         ('[{"instruction": "a", "input": None, "output": "it\'s"}]', "These are Python's dicts, not JSON"),
         ('[{"instruction": "a", "input": NaN, "output": "it\'s"}]', "NaN is not JSON"),
         ('{"instruction": "a", "input": NaN, "output": "it\'s"}\n', "NaN is not JSON"),
+        (f"[{IT},\n]", "a comma stands before the closing"),
+        ('{"instruction": "a",\n"output": "it\'s", // note, ]\n}', "JSON has no comments"),
+        ('[{"instruction": "a", "output": "it\'s",}]', "A comma stands before the closing bracket"),
+        ('{"instruction": "a", "output": "it\'s",\t}\n', "A comma stands before the closing bracket"),
+        (f"[\n// one, ]\n{IT}, /* two\n, ] */]", "JSON has no comments"),
+        (f"# one\n[{IT} # two\n, # three\n]", "JSON has no comments"),
+        ("[{instruction: 'a',\n\toutput: 'it''s'},]", "This is JSON5 or JavaScript"),
+        ('{instruction: "a", output: "it\'s"}\n', "This is JSON5 or JavaScript"),
+        (f"{IT},\n", "JSON Lines holds one object a line"),
+        (f"\ufeff\n\ufeff{IT}\n", "line 2: a byte-order mark stands here"),
+        (f"2024-01-31 12:00 INFO begin\n{IT}\n[INFO] end\n", "line 1: '2024-01-31 12:00 INFO begin' is no JSON, like"),
+        (f"{IT}\nDone.", "line 2: 'Done.' is no JSON, like .* 1 of 2 lines are JSON objects"),
     ],
 )
 def test_the_command_that_a_message_ends_with_makes_records(tmp_path, text, message):
@@ -118,6 +156,17 @@ def test_the_command_that_a_message_ends_with_makes_records(tmp_path, text, mess
         load_records(path)
     subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
     assert load_records(tmp_path / "my rows.mended.json").records == [Record("a", "", "it's")]
+
+
+def test_comments_and_commas_inside_strings_stay(tmp_path):
+    path = tmp_path / "x.json"
+    text = 'http://x.org # not, /* this */ \\" ,] ,} \\\\'
+    path.write_text(f'[{{"instruction": "a", "output": "{text}"}}, // but this\n]')
+    with pytest.raises(DataError, match="JSON has no comments") as caught:
+        load_records(path)
+    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
+    output = 'http://x.org # not, /* this */ " ,] ,} \\'
+    assert load_records(tmp_path / "x.mended.json").records == [Record("a", "", output)]
 
 
 def test_raw_line_breaks_are_mended_by_the_command(tmp_path):
@@ -134,7 +183,7 @@ def test_raw_line_breaks_are_mended_by_the_command(tmp_path):
     [
         (r'[{"a": "C:\dir"}]', "A backslash is written twice in JSON"),
         ("[{“a”: “b”}]", "Strings stand in straight quotes .* not in “"),
-        ('[{"a": "b",}]', "Remove the comma"),
+        ('[{"a": "b",}]', "A comma stands before the closing bracket"),
         ('[{"a": "b" // note\n}]', "JSON has no comments"),
     ],
 )

@@ -54,6 +54,9 @@ PLANTED: list[tuple[str, dict[str, object]]] = [
     ("value-as-text", {"instruction": "Name two becks.", "input": "", "output": "['Cod Beck', 'Hodge Beck']"}),
     ("value-as-text", {"instruction": "Name a ghyll.", "input": "nan", "output": "Dungeon Ghyll."}),
     ("value-as-text", {"instruction": "Name a force.", "input": "None", "output": "Aira Force."}),
+    ("value-as-text", {"instruction": "Name a fell.", "input": "#N/A", "output": "Great Gable."}),
+    ("control-character", {"instruction": "Name a pike.", "input": "", "output": "Scafell\x00 Pike."}),
+    ("control-character", {"instruction": "Name a\x1b[1m knott.", "input": "", "output": "Hard Knott."}),
     ("html", {"instruction": "Name two trees.", "input": "", "output": "Oak<br>Ash"}),
     ("html", {"instruction": "Name a firm.", "input": "", "output": "Marks &amp; Spencer"}),
     ("unclosed-fence", {"instruction": "Print 1 in Python.", "input": "", "output": "```python\nprint(1)"}),
@@ -219,7 +222,7 @@ def test_fix_writes_a_new_file_and_a_report(planted: Path, tmp_path: Path) -> No
     for left in content["left"]:
         was = PLANTED[left["was"] - len(CLEAN) - 1][1]
         assert rows[left["record"] - 1]["instruction"] == was["instruction"]
-    assert str(report).endswith(f"{out}: 12 of these findings mended, {len(content['left'])} left (23 errors)")
+    assert str(report).endswith(f"{out}: 12 of these findings mended, {len(content['left'])} left (24 errors)")
 
 
 def test_fix_keeps_other_keys_and_writes_alpaca_keys(tmp_path: Path) -> None:
@@ -293,6 +296,7 @@ _TEXTS = st.lists(_PIECES, max_size=4).map("".join) | st.text(max_size=12)
 _ROWS = st.lists(st.tuples(_TEXTS, _TEXTS, _TEXTS).map(lambda texts: Record(*texts)._asdict()), min_size=1, max_size=8)
 
 
+@pytest.mark.filterwarnings("ignore:.*Control characters", "ignore:.*only the word")
 @settings(max_examples=150, deadline=None)
 @given(rows=_ROWS)
 def test_fixing_again_changes_nothing(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -308,7 +312,7 @@ def test_fixing_again_changes_nothing(rows: list[dict[str, str]], tmp_path_facto
         if row["instruction"] or row["input"]
     ]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # load_records drops nothing
+        warnings.filterwarnings("error", message=".*dropped")  # load_records drops nothing
         if not any(one.check == "unusable" for one in again.findings):
             assert len(load_records(folder / "once.json")) == len(kept)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,84 @@ def test_the_same_file_twice_is_an_error_however_it_is_named(here):
         load_records(["a.jsonl", "link.jsonl"])
     with pytest.raises(DataError, match="'seeds' is named 2 times"):
         load_records(["seeds", "seeds"])
+
+
+def test_copies_are_an_error_whatever_they_are_called(here):
+    Path("a (1).jsonl").write_bytes(Path("a.jsonl").read_bytes())
+    for data in (["a.jsonl", "a (1).jsonl"], "*.jsonl"):
+        with pytest.raises(DataError, match=r"'a.jsonl' .*are copies, the same byte for byte.*count twice. Remove one"):
+            load_records(data)
+    Path("many/copy.jsonl").write_bytes(Path("many/two.jsonl").read_bytes())
+    with pytest.raises(DataError, match=r"'many/copy.jsonl' and 'many/two.jsonl' are copies"):
+        load_records("many")
+    write(Path("c.jsonl"), "a2")  # of the same size
+    assert outputs(["a.jsonl", "c.jsonl"]) == ["a1", "a2"]
+
+
+PARTS = ["train-00000-of-00003.jsonl", "train-00001-of-00003.jsonl", "train-00002-of-00003.jsonl"]
+
+
+def test_a_part_is_refused_where_others_lie_beside_it_and_the_pattern_reads_them_all(here, monkeypatch):
+    folder = Path("in [parts]")
+    for number, name in enumerate([*PARTS, "test-00000-of-00003.jsonl"]):
+        write(folder / name, f"p{number}")
+    for data in (folder / PARTS[0], [folder / PARTS[0], folder / PARTS[1]], f"./{folder}/{PARTS[0]}"):
+        with pytest.raises(DataError, match=r"part of a data set in 3 parts, of which [12] (is|are) named") as caught:
+            load_records(data)
+        assert f"'{PARTS[2]}'" in str(caught.value) and "test-" not in str(caught.value)
+        pattern = str(caught.value).split("pass the pattern '")[1].split("'.")[0]
+        assert outputs(pattern) == ["p0", "p1", "p2"]
+    assert outputs([folder / name for name in PARTS]) == ["p0", "p1", "p2"]
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match=r"pass the pattern 'train-\[0-9\]\*-of-00003.jsonl'"):
+        load_records(PARTS[0])
+    write(Path("one.jsonl"), "p0")
+    assert outputs("one.jsonl") == ["p0"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (PARTS[:1], r"in 3 parts, of which 1 is there \(missing: 1, 2\)"),
+        (PARTS[:2], r"in 3 parts, of which 2 are there \(missing: 2\)"),
+        (PARTS[1:2], r"in 3 parts, of which 1 is there\. "),
+        (["x_2of2.jsonl"], r"in 2 parts, of which 1 is there \(missing: 1\)"),
+        (
+            [f"train-0000{number}-of-00003-0123456789abcde{number}.jsonl" for number in range(2)],
+            r"of which 2 are there \(missing: 2\)",
+        ),
+    ],
+)
+def test_missing_parts_are_told(tmp_path, names, said):
+    for name in names:
+        write(tmp_path / name, name)
+    with pytest.warns(UserWarning, match=said) as caught:
+        assert len(load_records(tmp_path)) == len(names)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=said):
+        load_records([tmp_path / name for name in names])
+
+
+def test_what_is_whole_or_no_part_is_silent(tmp_path):
+    for name in [*PARTS, "train-00000-of-00001-0123456789abcdef.jsonl", "best-9-of-5.jsonl", "prof-2.jsonl"]:
+        write(tmp_path / name, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_records(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("name", ["~$my.json", "~backup-of-nobody.jsonl", "~.json"])
+def test_a_name_that_begins_with_a_tilde_and_names_no_user_is_a_file(here, name):
+    with pytest.raises(DataError, match=r": no such file \(looked in"):
+        load_records(name)
+    write(Path(name), "t")
+    assert outputs(name) == outputs(Path(name)) == outputs([name]) == ["t"]
+    Path(name).write_bytes(b'[{"instruction": "a", "output": NaN}]')
+    with pytest.raises(DataError, match="NaN is not JSON"):
+        load_records(name)
+    Path(name).write_bytes("é".encode("utf-16"))
+    with pytest.raises(DataError, match="encoded in UTF-16"):
+        load_records(name)
 
 
 def test_a_pattern_without_a_match_lists_what_is_there(here):

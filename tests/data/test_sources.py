@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_data_frame():
         (b"version https://git-lfs.github.com/spec/v1\n", r"this is a Git LFS pointer"),
         (
             b"instruction,output\na,b\n",
-            r"begins with 'instruction,output\\na', .*a CSV file needs a name that ends in .csv",
+            r"this is CSV, with the columns 'instruction', 'output'. .*rename it to 'data.csv'",
         ),
     ],
 )
@@ -162,6 +163,17 @@ def zipped(*names):
         ("x.safetensors", b"\x40" + b"\0" * 7 + b'{"__metadata__":{}}', "weights (safetensors)", "where a model"),
         ("x.png", b"\x89PNG\r\n", "an image (PNG)", "Name the file with the records"),
         ("x.ipynb", b'{"cells": [{"cell_type": "code"}], "nbformat": 4}', "a Jupyter notebook", "json.dump"),
+        (
+            "x.json",
+            b"instruction\tinput\toutput\na\t\tb\n",
+            "this is CSV, with the columns 'instruction',",
+            "to 'x.csv'",
+        ),
+        ("x.jsonl", b'"question";"answer"\na;b\n' * 40, "this is CSV, with the columns 'question',", "to 'x.csv'"),
+        ("x.csv", b"{\\rtf1\\ansi instruction,output}", "a rich text document (RTF)", "a plain text editor"),
+        ("x.json", b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n[]", "a server's answer with its headers", "the body alone"),
+        ("x.md", b"| instruction | output |\n|---|:-:|\n| a | b |\n", "a table in Markdown", "Export the records"),
+        ("x.json", b'const data = [{"a": 1}];', "JavaScript code", "JSON.stringify"),
         ("x.py", b"import json\nrows = []\n", "Python code", "json.dump"),
         ("x.json", b"data = [{'instruction': 'a'}]", "Python code", "json.dump"),
     ],
@@ -181,27 +193,49 @@ def test_a_record_about_errors_is_a_record(tmp_path):
     assert len(load_records(tmp_path / "x.jsonl")) == 1
 
 
-def run_advice(message, folder):
-    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', message)[1]], check=True, cwd=folder)
-
-
-@pytest.mark.parametrize("kind", ["pickle", "yaml", "arrow", "feather"])
-def test_the_command_that_a_message_ends_with_makes_records(tmp_path, kind):
-    path = tmp_path / f"my rows.{kind}"
+def write_kind(path, kind):
+    lines = [json.dumps(row) for row in ROWS]
     if kind == "pickle":
         path.write_bytes(pickle.dumps(ROWS))
     elif kind == "yaml":
         path.write_text("- instruction: a\n  input: ''\n  output: b\n- {instruction: c, input: d, output: e}\n")
+    elif kind == "json-seq":
+        path.write_text("".join(f"\x1e{json.dumps(row, indent=2)}\n" for row in ROWS))
+    elif kind == "fence":
+        path.write_text("Here they are:\n\n```json\n" + "\n".join(lines) + "\n```\nThat is all.\n")
+    elif kind == "json":  # a whole answer that is a code fence
+        path.write_text(f"```\n[{', '.join(lines)}]\n```")
     else:
         pyarrow = pytest.importorskip("pyarrow")
         table = pyarrow.Table.from_pylist(ROWS)
         make = pyarrow.ipc.new_stream if kind == "arrow" else pyarrow.ipc.new_file
         with make(str(path), table.schema) as writer:
             writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["my rows", "$it's `mine`"])
+@pytest.mark.parametrize("kind", ["pickle", "yaml", "arrow", "feather", "json-seq", "fence", "json"])
+def test_the_command_that_a_message_ends_with_makes_records(tmp_path, monkeypatch, kind, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"{name}.{kind}")
+    write_kind(path, kind)
     with pytest.raises(DataError, match=": this is ") as caught:
-        load_records(path)
-    run_advice(str(caught.value), tmp_path)
-    assert load_records(tmp_path / "my rows.json").records == RECORDS
+        load_records(str(path))
+    command = re.search(r'python( -c ".*")$', str(caught.value), re.DOTALL)[1]
+    subprocess.run(["sh", "-c", f"{shlex.quote(sys.executable)}{command}"], check=True)
+    assert load_records(f"{name}.new.json" if kind == "json" else f"{name}.json").records == RECORDS
+
+
+def test_a_csv_file_of_code_is_no_code_fence(tmp_path):
+    (tmp_path / "x.csv").write_text('instruction,output\n"Print:\n```json\n{}\n```",b\n')
+    assert load_records(tmp_path / "x.csv").records == [Record("Print:\n```json\n{}\n```", "", "b")]
+
+
+def test_no_file_is_named_to_be_written_over(tmp_path):
+    (tmp_path / "x.json").write_text("[]")
+    (tmp_path / "x.jsonl").write_text('\x1e{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(DataError, match=r"open\('\S*x.new.json', 'w'\)"):
+        load_records(tmp_path / "x.jsonl")
 
 
 def test_a_database(tmp_path):

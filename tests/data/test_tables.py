@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from datetime import date
 
 import pyarrow
@@ -17,7 +18,8 @@ from alpaca_lora.errors import DataError
 def test_csv_cells_stay_strings(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b'\xef\xbb\xbfinstruction,input,output\r\n2024-01-31,,007\r\n\r\n"say ""a,\nb""",NA,null\r\n')
-    found = load_records(str(path))
+    with pytest.warns(UserWarning, match="'input' is only the word 'NA' .*'output' is only the word 'null'"):
+        found = load_records(str(path))
     assert found.records == [Record("2024-01-31", "", "007"), Record('say "a,\nb"', "NA", "null")]
 
 
@@ -63,7 +65,19 @@ def test_long_cells_are_read_and_the_limit_of_csv_is_put_back():
             "a,b\n1,2,3\n",
             r"x, line 2: 3 cells, but the header names 2 columns \('a', 'b'\). Put text that holds a comma",
         ),
-        ("a,b\n1\n", r"x, line 2: 1 cells"),
+        ("a,b\n1\n", r"x, line 2: 1 cell, but the header names 2 columns .*Write every cell, an empty one as nothing"),
+        ("a\n1,2\n", r"x, line 2: 2 cells, but the header names 1 column \('a'\)\. Put"),
+        (
+            "a,b\n1,2,3\n4,5\n6\n",
+            r"x, line 2: 3 cells, .*\. So it is with 2 rows, on lines 2, 4\. Put text that holds a comma",
+        ),
+        ("My data,,\na,prompt,output\n1,2,3\n", r"x, line 1: 'My data,,' does not name .* and line 2 does. Remove"),
+        ("\nMy data, of May\r\n\r\ninstruction;output\r\n1;2", r"x, line 2: 'My data, of May' does not .* and line 4"),
+        ("# exported\ninstruction,output\n", r"x, line 1: '# exported' does not name"),
+        ("a,b\n<<<<<<< HEAD\n1,2\n=======\n3,4\n>>>>>>> new\n", r"x, line 2: this is a conflict marker of git. Choose"),
+        ("a,b\n1,2\na,b\n3,4\n", r"x, line 3: the header stands here again, .*pass the files themselves"),
+        ("\ufeffa,b\n1,2\n\ufeffa,b\n", r"x, line 3: the header stands here again"),
+        ("x" * 200_000 + ",b\n", r"x, line 1: this line should name the columns"),
         ('a,b\n"1"2,3\n', r"x, line 2: "),
         ("a,b,a\n1,2,3\n", r"x: the column 'a' stands more than once"),
         ("a;b\n1;2;3\n", r"x, line 2: 3 cells, .* Put text that holds a semicolon in double quotes"),
@@ -113,3 +127,36 @@ def test_damaged_parquet(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table([["a"], ["b"]], names=["output", "output"]), path)
     with pytest.raises(DataError, match=r"x.parquet: the column 'output' stands more than once"):
         load_records(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_they_do_on_every_system(tmp_path, end):
+    text = f'instruction,output{end}a,"b{end}c"{end}d,e{end}'
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    assert load_records(tmp_path / "x.csv").records == [Record("a", "", f"b{end}c"), Record("d", "", "e")]
+    (tmp_path / "x.csv").write_bytes(f"sep=;{end}instruction;output{end}a;b".encode())
+    assert load_records(tmp_path / "x.csv").records == [Record("a", "", "b")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'instruction, input, output\n"a", "b, c", d\n',
+        'instruction , "input", output\na, "b, c", d\n',
+        'instruction,input,output\n"a", "b, c", "d"\n',
+        'instruction;input;output\ne;f;g\na; "b, c"; "d"\n',
+    ],
+)
+def test_spaces_after_marks_are_no_text(text):
+    assert [*read_csv(text, "x").values[-1].items()] == [("instruction", "a"), ("input", "b, c"), ("output", "d")]
+
+
+def test_spaces_that_are_text_stay():
+    text = 'instruction,output\n a," ""b"""\n"c, ""d"""," e"\n'
+    assert [[*row.values()] for row in read_csv(text, "x").values] == [[" a", ' "b"'], ['c, "d"', " e"]]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11), reason="later versions read zero bytes")
+def test_a_zero_byte_in_csv():
+    with pytest.raises(DataError, match="line 2: a zero byte stands in this row. Remove it"):
+        read_csv("a,b\n1\0,2\n", "x")

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from alpaca_lora import lint
 from alpaca_lora.data.columns import suggest
 from alpaca_lora.data.records import Record, load_records
 from alpaca_lora.errors import ConfigError, DataError
@@ -84,6 +85,14 @@ def test_an_input_under_another_name_is_refused(key):
         ("function_call", lambda n: {"name": "f"} if n == 0 else None, 1),
         ("tool_calls", lambda n: [{"name": "f"}] if n == 0 else [], 1),
         ("images", lambda n: ["a.png"] if n == 0 else [], 1),
+        ("chosen", lambda n: n > 6, 7),
+        ("rejected", lambda n: "True" if n < 2 else "False", 2),
+        ("is_good", lambda n: int(n > 2), 3),
+        ("quality", lambda n: "bad" if n < 2 else "good", 2),
+        ("is_test", lambda n: n < 4, 4),
+        ("split", lambda n: "test" if n < 8 else "train", 8),
+        ("Split", lambda n: ["Validation", "held-out", "train"][min(n, 2)], 2),
+        ("subset", lambda n: "dev_2", 40),
         ("context", lambda n: PASSAGE.format(n), 40),
     ],
 )
@@ -117,6 +126,15 @@ def test_keys_that_change_what_is_learnt_are_refused(key, make, count):
         ("meta", lambda n: [{"note": PASSAGE.format(n)}]),
         ("instances", lambda n: [{"input": PASSAGE.format(n), "output": "x"}]),
         ("score", lambda n: n / 7),
+        ("score", lambda n: 0),
+        ("rating", lambda n: n + 1),
+        ("quality", lambda n: "high"),
+        ("rating", lambda n: float("nan") if n else 3),
+        ("chosen", lambda n: True),
+        ("rejected", lambda n: False),
+        ("split", lambda n: "train"),
+        ("fold", lambda n: n % 5),
+        ("subset", lambda n: "latest contest"),
         ("text", lambda n: rendered(rows()[n])),
         ("prompt", lambda n: rendered(rows()[n]).partition("### Response:")[0]),
     ],
@@ -125,6 +143,35 @@ def test_bookkeeping_and_copies_are_silent(key, make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_records(rows(**{key: make})).records == load_records(rows()).records
+
+
+def test_rows_for_testing_are_counted_by_value():
+    with pytest.raises(DataError) as caught:
+        load_records(rows(split=lambda n: "test" if n in (3, 4) else "validation" if n == 5 else "train"))
+    assert str(caught.value) == (
+        "<list>: 'split' is not read, and holds what a row is for (37 'train', 2 'test', 1 'validation'), and some are "
+        "set aside for testing (3 of 40 rows, first record 4). Pass the rows to train on alone, or leave it out on "
+        "purpose with columns={'split': None}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "make", "count"),
+    [
+        ("reward", lambda n: n / 7 - 1, 7),
+        ("score", lambda n: n % 4, 10),
+        ("rating", lambda n: str(-n), 40),
+        ("upvotes", lambda n: n - 3, 4),
+        ("quality", lambda n: ["-1", "0", "1"][n % 3], 27),
+        ("reward", lambda n: -0.5, 40),
+    ],
+)
+def test_scores_of_rows_judged_bad_are_told(key, make, count):
+    with pytest.warns(UserWarning, match=rf"'{key}' is.*judged bad \({count} of 40 rows.*Remove these rows, or"):
+        assert len(load_records(rows(**{key: make}))) == 40
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_records(rows(**{key: make}), columns={key: None})) == 40
 
 
 def rendered(row):
@@ -212,3 +259,24 @@ def test_columns_are_suggested_by_the_names_others_use():
     }  # fmt: skip
     assert suggest(["指令", "输入", "输出"]) == {"instruction": "指令", "input": "输入", "output": "输出"}
     assert suggest(["q", "response"], {"instruction": "q"}) == {"instruction": "q", "output": "response"}
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_nesting_of_any_depth_ends_in_no_traceback(tmp_path, wrap):
+    deep = text = "The old ferry of the western line crossed the cold sound at noon each day in May"
+    for _ in range(100_000):
+        deep = wrap(deep)
+    for key in ("split", "score", "weight", "note"):
+        assert load_records([{**rows(1)[0], key: deep}]).unread == {key: 1}
+    for key, said in (
+        ("context", "'context' is not read"),
+        ("output", "'output' is"),
+        ("messages", "no list of turns"),
+    ):
+        row = {"messages": deep} if key == "messages" else {**rows(1)[0], key: deep}
+        with pytest.raises(DataError, match=said):
+            load_records([row])
+    with pytest.raises(DataError, match="record 1 holds a value that JSON has not"):
+        lint([{**rows(1)[0], "note": deep}], fix=tmp_path / "new.json")
+    found = lint([{"instruction": "Say it.", "output": text}], against=[{"question": deep}]).findings
+    assert [one.check for one in found] == ["evaluation-overlap"]

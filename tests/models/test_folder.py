@@ -63,4 +63,4 @@ def test_a_file_is_not_its_folder(tmp_path):
     ):
         (tmp_path / name).touch()
         assert what in what_is(tmp_path / name)[0]
-    assert what_is(tmp_path / "nowhere")[0] == "no such folder"
+    assert what_is(tmp_path / "nowhere")[0] == what_is("~nobody-of-this-name")[0] == "no such folder"

@@ -70,7 +70,7 @@ def test_an_adapter_is_no_base(tmp_path):
         resolve_base(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "one/two/three"])
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "one/two/three", "~nobody-of-this-name"])
 def test_a_missing_folder(name):
     with pytest.raises(ModelError, match=f"no such folder: '{name}'. Give a folder, a hub id, or 'demo'."):
         resolve_base(name)

@@ -7,8 +7,8 @@ tell which is meant: so the error shows what each candidate makes of the same by
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from alpaca_lora.data.listing import path_of
 from alpaca_lora.errors import DataError
 
 _BYTE_ORDER_MARKS = (
@@ -178,7 +178,7 @@ def _candidates(data: bytes) -> dict[str, str]:
 
 
 def _convert(source: str, encoding: str, errors: str = "") -> str:
-    path = Path(source).expanduser()
+    path = path_of(source)
     how = f"'{encoding}', '{errors}'" if errors else f"'{encoding}'"
     out = path.with_name(f"{path.stem}.utf8{path.suffix}")
     return (

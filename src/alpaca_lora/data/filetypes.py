@@ -71,6 +71,17 @@ _TEXT = (
     (r"<\?xml|<!doctype", "this is an XML document", _EXPORT),
     (r"#!.*python|(?:from [\w.]+ )?import \w|def \w+\(|\w+ ?= ?[\[{(]",
      "this is Python code", "Let the program write its list: json.dump(records, open({out!r}, 'w'))"),
+    (r"(?:const|let|var) \w+ ?=|export default|module\.exports",
+     "this is JavaScript code", "Let the program write its list: JSON.stringify(records)"),
+    (r"\{\\rtf", "this is a rich text document (RTF)", "Save its text in a plain text editor, and pass that file."),
+    (r"HTTP/\d", "this is a server's answer with its headers", "Download the file again, and save the body alone."),
+    (r"\|.*\|[ \r]*\n\|[ :|-]+\|", "this is a table in Markdown", _EXPORT),
+    (r"(?:[^`{}\[\]\n]*\n)*`{3}\w*[ \r]*\n", "this is Markdown, with the records inside a code fence",
+     'Take them out: python -c "from pathlib import Path; Path({out!r}).write_bytes(Path({path!r}).read_bytes()'
+     ".partition(bytes([96] * 3))[2].rpartition(bytes([96] * 3))[0].partition(bytes([10]))[2])\""),
+    (r"\x1e", "this is a sequence of JSON texts (RFC 7464), each after a record separator",
+     'Rewrite it: python -c "import json; json.dump([json.loads(one) for one in open({path!r}, '
+     "encoding='utf-8').read().split(chr(30)) if one.strip()], open({out!r}, 'w'))\""),
     (r"(?:---|- ?(?:instruction|conversations|messages)\b|(?:instruction|conversations|messages) ?:)",
      "this is YAML", 'python -c "import json, yaml; json.dump(yaml.safe_load(open({path!r}, '
      "encoding='utf-8')), open({out!r}, 'w'), default=str)\""),
@@ -111,8 +122,8 @@ def foreign_bytes(head: bytes, path: Path) -> str:
 
 def foreign_text(text: str, path: Path) -> str:
     """What a text is that holds no records, and what to do about it, or ""."""
-    begin = text[:HEAD_BYTES].lstrip()
-    if begin.startswith("{"):
+    begin = text[:HEAD_BYTES].lstrip(" \t\r\n")
+    if begin.startswith("{") and not begin.startswith("{\\rtf"):
         return _foreign_object(text, path)
     if begin.startswith("["):
         return ""
@@ -148,10 +159,21 @@ def _foreign_object(text: str, path: Path) -> str:
     return ""
 
 
+def in_command(name: str) -> str:
+    """A name as Python writes it, for a command that a shell reads in double quotes.
+
+    Example:
+        >>> print(in_command("$my.json"))
+        '\\$my.json'
+    """
+    return re.sub(r'([\\"$`])', r"\\\1", repr(name))
+
+
 def _message(what: str, how: str, path: Path) -> str:
-    return f"{what}. {how.replace('{path!r}', repr(path.as_posix())).replace('{out!r}', repr(_out(path)))}"
+    named = in_command if 'python -c "' in how else repr
+    return f"{what}. {how.replace('{path!r}', named(path.as_posix())).replace('{out!r}', named(_out(path)))}"
 
 
 def _out(path: Path) -> str:
     new = path.with_suffix(".json")
-    return (new if new != path else path.with_suffix(".new.json")).as_posix()
+    return (path.with_suffix(".new.json") if new.exists() else new).as_posix()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any, NoReturn
 
+from alpaca_lora.data.nearly_json import advice, mixed, rewrite
 from alpaca_lora.data.rows import Rows, wrapping
 from alpaca_lora.errors import DataError
 
+_LONG_NUMBER = re.compile(r"\d{1000,}")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -37,8 +38,15 @@ def read_json(text: str, source: str) -> Rows:
         >>> read_json('[{"output": "a"},\\n {"output": "b"}]', "x.json").lines
         [1, 2]
     """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # line ends of old Macs; inside a string JSON writes \\r
     start = _skip_space(text, 0)
-    return _read_array(text, start, source) if text.startswith("[", start) else _read_lines(text, start, source)
+    try:
+        return _read_array(text, start, source) if text.startswith("[", start) else _read_lines(text, start, source)
+    except DataError:
+        if problem := mixed(text, source):
+            raise DataError(problem) from None
+        raise
 
 
 def _read_array(text: str, start: int, source: str) -> Rows:
@@ -56,7 +64,7 @@ def _read_array(text: str, start: int, source: str) -> Rows:
         if text.startswith(",", at):
             at = _skip_space(text, at + 1)
             if text.startswith("]", at):
-                _stop(text, at, source, "a comma stands before the closing ']'. Remove the comma.")
+                _stop(text, at, source, "a comma stands before the closing ']'. " + rewrite(text, source, "comments"))
         elif text.startswith("]", at):
             closed = True
         elif at == len(text):
@@ -92,9 +100,14 @@ def _read_lines(text: str, start: int, source: str) -> Rows:
             row, end = _parse(content, _skip_space(content, 0), source, len(rows) + 1, number, stop >= len(stripped))
             if content[end:].strip():
                 end = _skip_space(content, end)
+                how = (
+                    rewrite(text, source, "commas")
+                    if content[end:].strip() == ","
+                    else "Remove it, or start a new line."
+                )
                 raise DataError(
                     f"{source}, line {number}, column {end + 1}: {content[end]!r} follows the object; JSON Lines holds "
-                    "one object a line and nothing between lines. Remove it, or start a new line."
+                    f"one object a line and nothing between lines. {how}"
                 )
             rows.append(row)
             lines.append(number)
@@ -111,50 +124,20 @@ def _parse(text: str, at: int, source: str, record: int, line: int, last: bool =
     except json.JSONDecodeError as error:
         error_line = line + text.count("\n", at, error.pos)
         cut = last and (error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()))
-        advice = _cut_short("line or record") if cut else _advice(text, error, source)
+        what_to_do = _cut_short("line or record") if cut else advice(text, error, source)
         raise DataError(
-            f"{source}, line {error_line}, column {error.colno}: {error.msg} (in record {record}). {advice}"
+            f"{source}, line {error_line}, column {error.colno}: {error.msg} (in record {record}). {what_to_do}"
         ) from None
     except RecursionError:
         problem = "the value is nested too deep. A record is a flat object; remove the nesting."
     except ValueError as error:
-        problem = str(error) + (_rewrite(text, source, "nan") if " is not JSON" in str(error) else "")
+        problem = str(error) + (rewrite(text, source, "nan") if " is not JSON" in str(error) else "")
+        if digits := _LONG_NUMBER.search(text, at) if "int_max_str_digits" in problem else None:
+            line += text.count("\n", at, digits.start())
+            problem = (
+                f"a number of {len(digits[0]):,} digits is too long to be read. Put it in quotes, or remove its key."
+            )
     raise DataError(f"{source}, record {record} (line {line}): {problem}")
-
-
-def _advice(text: str, error: json.JSONDecodeError, source: str) -> str:
-    """What to do about text that is nearly JSON, told by what stands where the decoder stopped."""
-    found, before = text[error.pos : error.pos + 5], text[: error.pos].rstrip()[-1:]
-    if found.startswith("'") or re.match(r"True|False|None", found):
-        return "These are Python's dicts, not JSON. " + _rewrite(text, source, "python")
-    if error.msg.startswith("Invalid control character"):
-        return "A line break or tab inside a string is written \\n or \\t. " + _rewrite(text, source, "breaks")
-    if error.msg.startswith("Invalid \\"):
-        return "A backslash is written twice in JSON: \\\\. Write the file with json.dump, which does that."
-    if found[:1] in tuple("“”„‘’«»"):
-        return f'Strings stand in straight quotes ("), not in {found[0]}. Replace those around keys and values.'
-    if found.startswith(("//", "/*", "#")):
-        return "JSON has no comments. Remove them."
-    if before == "," and found[:1] in ("}", "]"):
-        return "A comma stands before the closing bracket. Remove the comma."
-    return "Correct the JSON there."
-
-
-def _rewrite(text: str, source: str, kind: str) -> str:
-    """The command that reads what Python can read and JSON cannot, and writes it as JSON."""
-    parse, modules = {
-        "python": ("ast.literal_eval({})", "ast, json"),
-        "breaks": ("json.loads({}, strict=False)", "json"),
-        "nan": ("json.loads({}, parse_constant=lambda name: None)", "json"),
-    }[kind]
-    path = Path(source).expanduser()
-    opened = f"open({path.as_posix()!r}, encoding='utf-8-sig')"
-    array = text.lstrip().startswith("[") or kind == "breaks"
-    rows = (
-        parse.format(f"{opened}.read()") if array else f"[{parse.format('line')} for line in {opened} if line.strip()]"
-    )
-    out = path.with_name(f"{path.stem}.mended.json").as_posix()
-    return f"Rewrite the file: python -c \"import {modules}; json.dump({rows}, open({out!r}, 'w'))\""
 
 
 def _single(row: Any, source: str) -> Any:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpaca_lora.data.columns import Columns
+from alpaca_lora.data.oddities import OddTexts
 from alpaca_lora.data.rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys, name_numbers
 from alpaca_lora.data.sources import SEEDS, open_source
 from alpaca_lora.data.unread import UnreadKeys
@@ -105,7 +106,8 @@ def load_records(
 
     Rows hold Alpaca keys (`instruction`, `input`, `output`) or one ShareGPT exchange (`conversations` or `messages`);
     `columns` names other keys. An absent or null input is "". Rows with an empty output are dropped with one warning,
-    up to 5% of them. A key that is not read and would be missed is an error or a warning (unread.py says which).
+    up to 5% of them. A key that is not read and would be missed is an error or a warning (unread.py says which). Texts
+    such as "NaN", and control characters in texts, get a warning.
 
     Args:
         data: Path of a JSON, JSON Lines, CSV or Parquet file or of a folder written by `Dataset.save_to_disk`; a folder
@@ -135,7 +137,7 @@ def load_records(
     records: list[Record] = []
     kept: list[int] = []
     dropped: list[int] = []
-    unread, unusable = UnreadKeys(reader), Unusable(rows)
+    unread, unusable, odd = UnreadKeys(reader), Unusable(rows), OddTexts()
     for index, row in enumerate(rows.values):
         try:
             record = reader.read(row)
@@ -148,6 +150,7 @@ def load_records(
         except RowProblem as problem:
             unusable.add(index, problem)
             continue
+        odd.see(index + 1, record)
         records.append(record)
         kept.append(index + 1)
     found = unread.found()
@@ -162,7 +165,7 @@ def load_records(
     if empty:
         warnings.warn(f"{rows.source}: {empty} Fill them in or remove them.", stacklevel=2)
     told = [one.sentences(len(rows.values), rows.parts) for one in found if one.severity == "warn"]
-    if told:
+    if told := [*told, *odd.sentences(len(rows.values), rows.parts)]:
         warnings.warn(f"{rows.source}: {' '.join(told)}", stacklevel=2)
     return RecordSet(
         records,

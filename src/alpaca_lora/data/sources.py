@@ -14,9 +14,9 @@ from typing import Any
 from alpaca_lora.data.encodings import decode_text
 from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
 from alpaca_lora.data.jsonreader import read_json
-from alpaca_lora.data.listing import are_sources, list_sources
+from alpaca_lora.data.listing import are_sources, list_sources, path_of
 from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
-from alpaca_lora.data.tables import read_csv, read_parquet
+from alpaca_lora.data.tables import csv_header, read_csv, read_parquet
 from alpaca_lora.errors import DataError, MissingDependencyError, did_you_mean
 
 SEEDS = "seeds"
@@ -64,7 +64,7 @@ def open_source(data: object) -> Rows:
 
 
 def _open_one(name: str | Path) -> Rows:
-    return _open_path(name.expanduser(), str(name)) if isinstance(name, Path) else _open_name(name)
+    return _open_path(path_of(name), str(name)) if isinstance(name, Path) else _open_name(name)
 
 
 def _open_name(name: str) -> Rows:
@@ -77,7 +77,7 @@ def _open_name(name: str) -> Rows:
         )
     if "://" in name:
         raise DataError(f"{name}: addresses are not opened; download the file first and pass its path.")
-    path = Path(name).expanduser()
+    path = path_of(name)
     if path.exists() or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
         return _open_path(path, name)
     return _open_hub(name)
@@ -103,16 +103,22 @@ def _open_path(path: Path, source: str) -> Rows:
     if not data and head:
         return read_parquet(path, source)
     text = decode_text(data, source)
-    if problem := foreign_text(text, path):
-        raise DataError(f"{source}: {problem}")
     suffix = path.suffix.lower()
+    names = csv_header(text, source) if text.lstrip()[0] not in "[{|" else []
+    if names and suffix not in (".csv", ".tsv"):
+        raise DataError(
+            f"{source}: this is CSV, with the columns {list_keys(names)}. A CSV file needs a name that ends in .csv or "
+            f".tsv: rename it to {path.with_suffix('.csv').name!r}."
+        )
+    if not names and (problem := foreign_text(text, path)):
+        raise DataError(f"{source}: {problem}")
     if text.lstrip()[0] in "[{" or suffix in (".json", ".jsonl", ".ndjson"):
         return read_json(text, source)
     if suffix in (".csv", ".tsv"):
         return read_csv(text, source)
     raise DataError(
         f"{source}: it begins with {text.lstrip()[:20]!r}, which is neither JSON, JSON Lines nor Parquet. "
-        f"Data comes as {_FORMATS}; a CSV file needs a name that ends in .csv or .tsv."
+        f"Data comes as {_FORMATS}. A CSV file needs a name that ends in .csv or .tsv."
     )
 
 

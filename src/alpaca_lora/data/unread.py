@@ -4,9 +4,10 @@ Enter rows with the records that were read from them; leave, for each key that m
 numbers. What matters is decided by what a key holds, over all rows, and for a few keys by their name:
 
     error   a key that says what a row is (`system`, `history`, tools, images, a worse answer, a model's `generator`),
-            or that it is not to be learned (`label: false`, `weight: 0`, `train: false`); a passage under a name such
-            as `context`; any text of its own that stands only in records without an input, in 5% of the rows or more
-    warn    other text of its own
+            or that it is not to be learned (`label: false`, `weight: 0`, `train: false`, `split: test`); a passage
+            under a name such as `context`; any text of its own that stands only in records without an input, in 5% of
+            the rows or more
+    warn    other text of its own; a score (`reward`, `rating`) that is negative, or 0 among whole numbers
     silent  everything else: ids, categories, addresses, numbers, lists of meta data, and texts that repeat the record
             (the rendered prompt of tatsu-lab/alpaca's `text`)
 
@@ -17,11 +18,12 @@ from row to row. Costs about 1 µs for each key that is not read, and a search f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from alpaca_lora.data.columns import CALLED, FIELDS, suggest
+from alpaca_lora.data.listing import HELD_OUT
 from alpaca_lora.data.rows import Record, RowReader, is_missing, name_numbers
 
 _LEAST_BYTES = 60
@@ -38,13 +40,22 @@ _SAID = {
     "generator": "the model that was evaluated: these are its answers to an evaluation set",
 }
 _LEARN_IF_YES = {"label", "kto_tag", "train", "trainable", "loss", "accepted", "preferred", "is_correct", "correct"}
-_LEARN_IF_NO = {"skip", "exclude", "excluded", "ignore", "deleted", "mask", "masked"}
+_LEARN_IF_YES |= {"is_train", "is_training", "chosen", "approved", "good", "valid", "keep", "quality", "verdict"}
+_LEARN_IF_YES |= {"is_accepted", "is_preferred", "is_chosen", "is_approved", "is_good", "is_valid"}
+_LEARN_IF_NO = {"skip", "exclude", "excluded", "ignore", "deleted", "mask", "masked", "rejected", "flagged", "spam"}
+_LEARN_IF_NO |= {"is_test", "is_eval", "is_validation", "holdout", "is_holdout", "is_rejected", "is_deleted", "is_bad"}
 _WEIGHTS = {"weight", "loss_weight", "sample_weight", "weights"}
+_SPLITS = {"split", "data_split", "dataset_split", "partition", "fold", "subset", "set"}
+_SCORES = {"reward", "score", "rating", "quality", "votes", "upvotes", "helpfulness"}
+_SCORES |= {"reward_score", "quality_score", "overall_score", "overall_rating"}
+_WATCHED = _LEARN_IF_YES | _LEARN_IF_NO | _WEIGHTS | _SPLITS | _SCORES
 _ANSWERS = {*map(str.casefold, CALLED["output"]), "reasoning", "reasoning_content", "thinking", "thought", "rationale"}
 _ANSWERS |= {"explanation", "cot", "chain_of_thought", "reference", "references", "original_output"}
 _RENDERED = {"text", "prompt"}
 _PASSAGES = {name.casefold() for name in CALLED["input"]}
 _YES_NO = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+_YES_NO |= {"good": True, "accepted": True, "approved": True, "bad": False, "rejected": False}
+_BOOLEANS = {"true", "false", "1", "0", "1.0", "0.0"}
 
 
 class UnreadKey(NamedTuple):
@@ -132,12 +143,12 @@ class UnreadKeys:
         seen = self._seen.setdefault(key, _Seen())
         seen.filled.append(number)
         folded = name.casefold()
-        if folded in _LEARN_IF_YES or folded in _LEARN_IF_NO or folded in _WEIGHTS:
-            shown = str(value).strip().casefold()[:40]
+        if folded in _WATCHED:
+            shown = "" if isinstance(value, (list, tuple, dict)) else str(value).strip().casefold()[:40]
             seen.values[shown] += 1
             seen.places.setdefault(shown, []).append(number)
         known = folded in _PASSAGES
-        text = value if isinstance(value, str) else _strings(value) if known else ""
+        text = value if isinstance(value, str) else " ".join(filter(None, texts_in(value))) if known else ""
         if not text or not (known or _is_long(text)):
             return
         if _repeats(text, record):
@@ -152,12 +163,19 @@ class UnreadKeys:
     def _judged(self, key: str, name: str, seen: _Seen) -> UnreadKey:
         folded, given = name.casefold(), self._reader.columns
         out = f"leave it out on purpose with columns={ {**suggest([], given), name: None} }"
-        if folded in _SAID and not self._meant(folded):
+        if folded in _SAID and not self._meant(folded) and not (seen.values and _BOOLEANS.issuperset(seen.values)):
             remedy = f"Put it into the texts, remove these rows, or {out}."
             return UnreadKey(key, "error", seen.filled, _SAID[folded], remedy)
-        if unlearned := list(_not_learned(folded, seen)):
+        if unlearned := _not_learned(folded, seen):
             says = "a mark that a record is not to be learned, or less than others"
             return UnreadKey(key, "error", unlearned, says, f"Remove these rows, or {out}.")
+        if folded in _SPLITS and (held_out := _places(seen, [one for one in seen.values if HELD_OUT.search(one)])):
+            counts = ", ".join(f"{count:,} {value!r}" for value, count in seen.values.most_common(5))
+            says = f"what a row is for ({counts}), and some are set aside for testing"
+            return UnreadKey(key, "error", held_out, says, f"Pass the rows to train on alone, or {out}.")
+        if folded in _SCORES and (low := _places(seen, _low_scores([*seen.values]))):
+            says = "numbers of 0 or less, perhaps for rows that were judged bad"
+            return UnreadKey(key, "warn", low, says, f"Remove these rows, or {out}.")
         if not seen.text or seen.copies * 100 >= (seen.copies + len(seen.text)) * _COPY_PERCENT or not _varies(seen):
             return UnreadKey(key, "", seen.filled)
         passage = folded in _PASSAGES and folded not in _RENDERED
@@ -177,7 +195,8 @@ class UnreadKeys:
         return name.startswith("rejected") and output.startswith("chosen")
 
 
-def _not_learned(name: str, seen: _Seen) -> Iterator[int]:
+def _not_learned(name: str, seen: _Seen) -> list[int]:
+    """Numbers of the records whose mark says that they are not to be learned."""
     values = {value: _YES_NO.get(value) for value in seen.values}
     if name in _LEARN_IF_YES and None not in values.values():
         stops = {value for value, yes in values.items() if yes is False}
@@ -186,8 +205,22 @@ def _not_learned(name: str, seen: _Seen) -> Iterator[int]:
     elif name in _WEIGHTS:
         stops = {value for value, yes in values.items() if yes is False or (len(values) > 1 and yes is None)}
     else:
-        return
-    yield from sorted({number for value in stops for number in seen.places[value]})
+        stops = set()
+    return _places(seen, stops)
+
+
+def _places(seen: _Seen, values: Iterable[str]) -> list[int]:
+    return sorted(number for value in values for number in seen.places[value])
+
+
+def _low_scores(values: Sequence[str]) -> list[str]:
+    """The scores below zero; and zero, the worst of whole numbers, where not all are. All have to be numbers."""
+    try:
+        scores = {value: float(_YES_NO.get(value, value)) for value in values}
+    except ValueError:
+        return []
+    whole = all(score.is_integer() for score in scores.values()) and any(scores.values())
+    return [value for value, score in scores.items() if score < 0 or (whole and score == 0)]
 
 
 def _is_filled(value: Any) -> bool:
@@ -222,9 +255,12 @@ def _repeats(text: str, record: Record) -> bool:
     return len(instruction) >= _LEAST_INSTRUCTION or output in text
 
 
-def _strings(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        value = list(value.values())
-    return " ".join(filter(None, map(_strings, value))) if isinstance(value, (list, tuple)) else ""
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts inside a value, in order, however deep they lie."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (list, tuple, dict)):
+            left += reversed([*value.values()] if isinstance(value, dict) else value)

@@ -32,7 +32,7 @@ def resolve_base(base_model: str) -> str:
     """
     if base_model == "demo":
         return demo_model()
-    path = Path(base_model).expanduser()
+    path = Path(os.path.expanduser(base_model))  # which leaves a name alone that begins with ~ and names no user
     if not path.exists():
         # A hub id may look like a path; one whose first part is a folder here is taken for a mistyped path.
         beside = path.parent != Path(".") and path.parent.is_dir()

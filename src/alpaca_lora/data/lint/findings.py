@@ -58,6 +58,9 @@ CHECKS: dict[str, Check] = {
         "A list or a missing value was written as a program prints it.",
         "Export the column as text, with missing values left empty.",
     ),
+    "control-character": Check(
+        "warn", "A text holds a control character or a byte-order mark.", "Remove it, or export the text again."
+    ),
     "html": Check("warn", "HTML was left in a text that is not about it.", "Take the markup out."),
     "unclosed-fence": Check("error", "A code fence is opened and not closed.", "Close it, or complete the code."),
     "cut-off": Check(

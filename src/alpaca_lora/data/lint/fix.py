@@ -59,13 +59,13 @@ def write_rows(rows: Iterable[Any], out: Path) -> None:
     """Write rows as a JSON array, or one a line where the name ends in .jsonl.
 
     Raises:
-        DataError: A value of another key than a record's is not JSON (NaN, say).
+        DataError: A value of another key than a record's is not JSON (NaN, say), or nested too deep.
     """
     lines = []
     for number, row in enumerate(rows, 1):
         try:
             lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{out}: record {number} holds a value that JSON has not ({error}). Remove that column first."
             ) from error

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from ..oddities import STRAY, is_missing_word
 from ..rows import FIELDS, Record
 from .findings import Found, excerpt
 
@@ -26,7 +27,6 @@ _ABOUT_VARIABLES = re.compile(
 )
 _MARKER = re.compile(r"<\|[a-z][a-z0-9_]{1,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 _ABOUT_MARKERS = re.compile(r"token|template|prompt|chat|markup|llama|\bllm|language model|format", re.IGNORECASE)
-_MISSING = {"nan", "none", "null", "<na>", "nat", "undefined", "#n/a"}
 _ABOUT_LISTS = re.compile(
     r"python|\blists?\b|array|json|dict|tuple|\bset\b|code|program|function|vector|matrix|output|return|bracket|format",
     re.IGNORECASE,
@@ -34,7 +34,7 @@ _ABOUT_LISTS = re.compile(
 
 
 def check_leftovers(record: Record) -> Iterator[Found]:
-    """Variables, chat markers, and values that a program wrote as text.
+    """Variables, chat markers, control characters, and values that a program wrote as text.
 
     Code is left alone, and so is a record whose instruction is about such things.
     """
@@ -46,14 +46,10 @@ def check_leftovers(record: Record) -> Iterator[Found]:
             yield Found("unfilled", field, excerpt(prose, *match.span()))
         if (match := _MARKER.search(prose)) and not _ABOUT_MARKERS.search(record.instruction.replace(match[0], "")):
             yield Found("chat-marker", field, excerpt(prose, *match.span()))
-        if _is_missing(field, text) or (_is_literal(text) and not _ABOUT_LISTS.search(record.instruction)):
+        if is_missing_word(record, field) or (_is_literal(text) and not _ABOUT_LISTS.search(record.instruction)):
             yield Found("value-as-text", field, excerpt(text))
-
-
-def _is_missing(field: str, text: str) -> bool:
-    """Whether a text is what programs print for a missing value; "None" alone may be an answer, "nan" is none."""
-    word = text.strip().lower()
-    return word in _MISSING and (field != "output" or word in ("nan", "<na>", "nat"))
+        if match := STRAY.search(text):
+            yield Found("control-character", field, f"U+{ord(match[0]):04X} in {excerpt(text, *match.span())}")
 
 
 def _is_literal(text: str) -> bool:

@@ -16,6 +16,7 @@ from ...errors import DataError
 from ..rows import FIELDS, Record
 from ..similarity import SimilarityIndex, words
 from ..sources import open_source
+from ..unread import texts_in
 from .findings import Found, excerpt
 
 NEAR_DUPLICATE = 0.9
@@ -114,7 +115,7 @@ class EvaluationSet:
         self._prompts = SimilarityIndex(NEAR_EVALUATION)
         found_in: dict[str, list[int]] = {}
         for item, row in enumerate(rows.values, 1):
-            for text in dict.fromkeys(_strings(row)):
+            for text in dict.fromkeys(texts_in(row)):
                 spelled = words(text)
                 if len(spelled) < _LEAST_WORDS:
                     continue
@@ -169,14 +170,3 @@ class EvaluationSet:
 
 def _grams(spelled: list[str]) -> Iterator[str]:
     return (" ".join(spelled[place : place + _GRAM]) for place in range(len(spelled) - _GRAM + 1))
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _strings(inner)
