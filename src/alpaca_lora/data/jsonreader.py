@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from alpaca_lora.data.rows import Rows, wrapping
+from alpaca_lora.data.rows import Rows
+from alpaca_lora.data.wrapped import wrapping
 from alpaca_lora.errors import DataError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -158,7 +159,7 @@ def _rewrite(text: str, source: str, kind: str) -> str:
 
 
 def _single(row: Any, source: str) -> Any:
-    problem = wrapping(row) if isinstance(row, dict) else ""
+    problem = wrapping(row, source) if isinstance(row, dict) else ""
     if problem:
         raise DataError(f"{source}: {problem}")
     return row
