@@ -39,11 +39,27 @@ TEXTS = {
 }
 
 
+FRENCH = (
+    "Expliquez pourquoi le ciel est bleu.",
+    "La lumière du soleil se disperse dans l'atmosphère, et le bleu est dispersé davantage.",
+    "Où se trouve la forêt la plus étendue d'Europe ?",
+    "Elle a été créée près de la frontière, à l'est du pays.",
+    "Ça dépend du côté où l'on se place.",
+)
+CHINESE = (
+    "请解释为什么天空是蓝色的。",
+    "太阳光进入大气层后会被空气分子散射,蓝光的散射最强。",
+    "因此我们白天看到的天空是蓝色的。",
+    "写一首关于大海的短诗。",
+    "这个问题需要考虑三个不同的方面。",
+)
+
+
 def run_advice(message, tmp_path, encoding=None):
     """Runs the command that ends a message, as a shell would, with another encoding where one is chosen."""
-    code = re.search(r'python -c "(.*)"$', message)[1]
+    code = re.search(r'python -c "(.*)"$', message, re.MULTILINE)[1]
     if encoding:
-        code = re.sub(r"decode\('\w+'", f"decode('{encoding}'", code)
+        code = re.sub(r"decode\('(?!utf)\w+'", f"decode('{encoding}'", code)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
@@ -65,18 +81,67 @@ def test_the_text_is_among_the_candidates_and_the_command_converts(tmp_path, enc
     chosen = None
     if not encoding.startswith("utf"):
         lines = [line.split(None, 1) for line in message.splitlines() if line.startswith("  ")]
-        assert 1 <= len(lines) <= 6
+        assert 1 <= len(lines) <= 8
         chosen = next(name for name, shown in lines if shown.startswith(text))
     run_advice(message, tmp_path, chosen)
     converted = tmp_path / path.name.replace("a b", "a b.utf8")
     assert load_records(converted).records[0].instruction == text
 
 
-@pytest.mark.parametrize("encoding", ["cp1251", "gb18030", "big5", "cp932", "cp1253", "koi8_r", "cp1256", "cp1250"])
-def test_a_few_sentences_put_the_right_one_first(encoding):
-    content = "\n".join(json.dumps({"output": f"{number} {TEXTS[encoding]}"}, ensure_ascii=False) for number in "12")
-    with pytest.raises(DataError, match=rf"Take the name of the one that reads right, here {encoding},"):
-        decode_text(content.encode(encoding), "x")
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Wyjaśnij to.", "cp1250"),
+        ("a café", "cp1252"),
+        ("Explicaţi de ce cerul este albastru.", "cp1250"),
+        ("The sea — don’t rhyme.", "cp1252"),
+        ("Тому вдень ми бачимо його таким.", "cp1251"),
+        ("5 m² ± 1", "latin_1"),
+    ],
+)
+def test_where_readings_are_close_the_user_chooses_and_the_command_does_not_run_before(tmp_path, text, encoding):
+    path = tmp_path / "x.txt"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match="only you can tell") as caught:
+        decode_text(path.read_bytes(), "x.txt")
+    message = str(caught.value)
+    name = re.search(rf"^  (\w+) +{re.escape(text)}   \(", message, re.MULTILINE)[1]
+    assert f"here {name}" not in message
+    with pytest.raises(subprocess.CalledProcessError):
+        run_advice(message, tmp_path)
+    assert not (tmp_path / "x.utf8.txt").exists()
+    run_advice(message, tmp_path, name)
+    assert (tmp_path / "x.utf8.txt").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(("texts", "encoding"), [(FRENCH, "cp1252"), (CHINESE, "gbk")])
+@pytest.mark.parametrize("odd_is_utf8", [False, True])
+@pytest.mark.parametrize("array", [False, True])
+def test_lines_of_another_encoding_among_utf8_are_named_and_read_by_themselves(
+    tmp_path, texts, encoding, odd_is_utf8, array
+):
+    lines = [json.dumps({"output": one}, ensure_ascii=False) for one in texts]
+    data = [line.encode("utf-8" if (n == 2) == odd_is_utf8 else encoding) for n, line in enumerate(lines)]
+    path = tmp_path / "x.json"
+    path.write_bytes(b"[" + b", ".join(data) + b"]" if array else b"\n".join(data))
+    with pytest.raises(DataError, match="The rest of the file is UTF-8; not so line") as caught:
+        decode_text(path.read_bytes(), "x.json")
+    message = str(caught.value)
+    if not array:
+        bad = [n for n, line in enumerate(data, 1) if line.decode("utf-8", "ignore").encode() != line]
+        assert f"not so line{'s' * (len(bad) > 1)}: {', '.join(map(str, bad))}." in message
+    run_advice(message, tmp_path)
+    expected = "[" + ", ".join(lines) + "]" if array else "\n".join(lines)
+    assert (tmp_path / "x.utf8.json").read_text(encoding="utf-8") == expected
+
+
+def test_a_few_damaged_bytes_do_not_hide_the_encoding(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes("\n".join(CHINESE).encode("gbk")[:-9] + b"\xff\n" + CHINESE[0].encode("gbk"))
+    with pytest.raises(DataError, match=r"(?s)gb18030 .*unreadable places: \d.*here gb18030") as caught:
+        decode_text(path.read_bytes(), "x.txt")
+    run_advice(str(caught.value), tmp_path)
+    assert (tmp_path / "x.utf8.txt").read_text(encoding="utf-8").startswith("\n".join(CHINESE[:4]))
 
 
 def test_invalid_utf8_names_line_and_byte():
@@ -89,12 +154,13 @@ def test_utf8_with_a_few_bad_bytes_says_so_and_where(tmp_path):
     lines = [f'{{"instruction": "Où est l’été {number} ?", "output": "là"}}'.encode() for number in range(9)]
     lines[6] = lines[6].replace("’".encode(), b"\x92")
     path.write_bytes(b"\n".join(lines))
-    expected = r"x.jsonl, line 7, byte 27: 0x92 .* The rest of the file is UTF-8; damaged line: 7\."
+    expected = r"x.jsonl, line 7, byte 27: 0x92 .* The rest of the file is UTF-8; not so line: 7\."
     with pytest.raises(DataError, match=expected) as caught:
         load_records(path)
-    assert "cp12" not in str(caught.value)
-    run_advice(str(caught.value), tmp_path)
-    assert load_records(tmp_path / "x.utf8.jsonl").records[6].instruction == "Où est l\ufffdété 6 ?"
+    for chosen, mark in (("cp1252", "’"), (None, "\ufffd")):  # the last line's command is for damaged bytes
+        message = str(caught.value)
+        run_advice(message if chosen else message.splitlines()[-1], tmp_path, chosen)
+        assert load_records(tmp_path / "x.utf8.jsonl").records[6].instruction == f"Où est l{mark}été 6 ?"
 
 
 def test_damage_inside_a_long_run_of_utf8():

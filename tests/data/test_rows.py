@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from alpaca_lora.data.rows import Record, RowProblem, RowReader, Rows, wrapping
+from alpaca_lora.data.rows import FIELDS, Record, RowProblem, RowReader, Rows
 from alpaca_lora.errors import ConfigError
 
 
@@ -111,13 +111,40 @@ def test_columns_are_checked(columns, message):
         RowReader(columns)
 
 
-def test_wrapped_rows_are_told_apart_from_rows():
-    assert "inside the key 'data'" in wrapping({"version": 1, "data": [{"instruction": "a"}]})
-    assert "inside the key 'rows'" in wrapping({"rows": []})
-    assert "dict of lists" in wrapping({"instruction": ["a"], "output": ["b"]})
-    assert "df.to_json" in wrapping({"instruction": {"0": "a"}, "output": {"0": "b"}})
-    assert wrapping({"instruction": "a", "output": "b", "tags": [{}]}) == ""
-    assert wrapping({"conversations": [human("a"), gpt("b")]}) == ""
+@pytest.mark.parametrize("typo", ["inputs", "Input", "inptu", "input "])
+def test_an_input_with_a_slip_is_advised_as_the_input(typo):
+    row = {"instruction": "Add.", typo: "2, 3", "output": "5"}
+    with pytest.raises(RowProblem) as caught:
+        RowReader().read(row)
+    assert f"pass columns={{'input': {typo!r}}}; if it is something else, columns={{{typo!r}: None}}" in str(
+        caught.value
+    )
+    assert RowReader({"input": typo}).read(row) == Record("Add.", "2, 3", "5")
+
+
+@pytest.mark.parametrize(
+    ("keys", "near", "columns"),
+    [
+        (("instuction", "input", "output"), "instuction", {"instruction": "instuction"}),
+        (("instruction", "input", "ouput"), "ouput", {"output": "ouput"}),
+        (("Instruction", "Input", "Output"), "Instruction", {field: field.title() for field in FIELDS}),
+        (("INSTRUCTION", "outputs"), "INSTRUCTION", {"instruction": "INSTRUCTION", "output": "outputs"}),
+        ((" instruction", "output"), " instruction", {"instruction": " instruction"}),
+        (("inputs", "targets"), "", {"instruction": "inputs", "output": "targets"}),
+        (("human", "gpt"), "", {"instruction": "human", "output": "gpt"}),
+        (("instruction", "output_1"), "", {"output": "<its name here>"}),
+    ],
+)
+def test_missing_keys_are_found_under_slips_and_other_cases(keys, near, columns):
+    row = {key: f"text {place}" for place, key in enumerate(keys)}
+    with pytest.raises(RowProblem) as caught:
+        RowReader().read(row)
+    message = str(caught.value)
+    assert (f"Did you mean {near!r}?" in message) == bool(near)
+    assert message.endswith(f"pass columns={columns}.".replace("'<", "<").replace(">'", ">"))
+    if "<" not in message:
+        texts = {field: row.get(columns.get(field, field), "") for field in FIELDS}
+        assert RowReader(columns).read(row) == Record(**texts)
 
 
 def test_where():

@@ -138,7 +138,7 @@ def zipped(*names):
         ("x.json", b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page", "Download the file itself"),
         ("x.csv", b"<html>x</html>", "a web page", "Download the file itself"),
         ("x.jsonl", b'{"error": "Repository not found"}', 'a server\'s answer, not data: {"error": "Repos', "Download"),
-        ("x.json", b'{\n "detail": [{"msg": "no"}], "status": 404\n}', "the key 'detail'", "rows = data"),
+        ("x.json", b'{\n "detail": [{"msg": "no"}], "status": 404\n}', "the key 'detail'", "dump(data['detail']"),
         (
             "x.json",
             b'{"message": "API rate limit exceeded", "url": "x"}',

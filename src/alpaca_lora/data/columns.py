@@ -20,7 +20,19 @@ Columns = Mapping[str, str | None]
 
 CALLED: dict[str, tuple[str, ...]] = {
     "instruction": (
-        *("instruction", "instructions", "prompt", "question", "query", "task", "problem", "user", "inputs", "input"),
+        *(
+            "instruction",
+            "instructions",
+            "prompt",
+            "question",
+            "query",
+            "task",
+            "problem",
+            "user",
+            "human",
+            "inputs",
+            "input",
+        ),
         *(
             "指令",
             "指示",
@@ -40,6 +52,7 @@ CALLED: dict[str, tuple[str, ...]] = {
     "input": (
         *("input", "inputs", "context", "passage", "document", "article", "paragraph", "background", "source_text"),
         *("question", "query", "user_input", "sentence", "contexts", "passages", "documents", "contents"),
+        *("input_text",),
         *(
             "输入",
             "輸入",
@@ -58,6 +71,7 @@ CALLED: dict[str, tuple[str, ...]] = {
     ),
     "output": (
         *("output", "outputs", "response", "answer", "completion", "target", "targets", "reply", "solution"),
+        *("output_text", "target_text", "response_text", "answer_text", "gpt", "bot"),
         *(
             "assistant",
             "输出",
@@ -99,12 +113,13 @@ def suggest(keys: Iterable[object], given: Columns | None = None) -> dict[str, s
         {'input': 'context', 'output': 'response'}
     """
     found = dict(given or {})
-    names = {str(key).casefold(): str(key) for key in keys if str(key) not in found}
+    names = {str(key).casefold().strip(): str(key) for key in keys if str(key) not in found}
     fixed = {field: found.get(field) or field for field in FIELDS if found.get(field) or field in names.values()}
     taken = {*fixed.values()}
     for field in ("output", "instruction", "input"):
         if field not in fixed and field not in found:
-            key = next((names[name] for name in CALLED[field] if name in names and names[name] not in taken), None)
+            likely = (field, misspelt(field, tuple(names)), *CALLED[field])
+            key = next((names[name] for name in likely if name in names and names[name] not in taken), None)
             if key is not None:
                 found[field] = key
                 taken.add(key)
@@ -140,9 +155,13 @@ def check_columns(columns: Mapping[str, Any]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def misspelt_input(names: tuple[str, ...]) -> str:
-    """The name among these that is "input" but for a slip, or ""."""
-    near = [name for name in names if difflib.SequenceMatcher(None, name.lower(), "input").ratio() >= 0.8]
+def misspelt(field: str, names: tuple[str, ...]) -> str:
+    """The name among these that is a field's but for a slip, or ""; `output_1` is no slip."""
+    near = [
+        name
+        for name in names
+        if difflib.SequenceMatcher(None, name.lower().strip(), field).ratio() >= 0.8 and not any(map(str.isdigit, name))
+    ]
     return near[0] if near else ""
 
 

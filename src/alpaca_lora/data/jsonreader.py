@@ -13,7 +13,8 @@ from collections import Counter
 from typing import Any, NoReturn
 
 from alpaca_lora.data.nearly_json import advice, mixed, rewrite
-from alpaca_lora.data.rows import Rows, wrapping
+from alpaca_lora.data.rows import Rows
+from alpaca_lora.data.wrapped import wrapping
 from alpaca_lora.errors import DataError
 
 _LONG_NUMBER = re.compile(r"\d{1000,}")
@@ -141,7 +142,7 @@ def _parse(text: str, at: int, source: str, record: int, line: int, last: bool =
 
 
 def _single(row: Any, source: str) -> Any:
-    problem = wrapping(row) if isinstance(row, dict) else ""
+    problem = wrapping(row, source) if isinstance(row, dict) else ""
     if problem:
         raise DataError(f"{source}: {problem}")
     return row

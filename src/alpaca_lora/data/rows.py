@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from alpaca_lora.data.columns import FIELDS, TURN_KEYS, Columns, check_columns, list_keys, misspelt_input, suggest
+from alpaca_lora.data.columns import FIELDS, TURN_KEYS, Columns, check_columns, list_keys, misspelt, suggest
 from alpaca_lora.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["BLANK", "FIELDS", "TURN_KEYS", "Record", "RowProblem", "RowReader", "Rows", "list_keys", "wrapping"]
+__all__ = ["BLANK", "FIELDS", "TURN_KEYS", "Record", "RowProblem", "RowReader", "Rows", "list_keys"]
 
 BLANK = "instruction and input are both blank, so nothing is asked. Fill one in, or remove it."
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
@@ -173,11 +173,10 @@ class RowReader:
                 f"columns reads {field!r} from {key!r}, which is not there",
             )
         found = suggest(names, self.columns)
-        advice = f"Rename the key, or pass columns={{{field!r}: <its name here>}}."
-        if field in found:
-            advice = f"Rename the key, or pass columns={found}."
+        advice = f"Rename the key, or pass columns={found if field in found else f'{{{field!r}: <its name here>}}'}."
+        near = f" Did you mean {found[field]!r}?" if misspelt(field, (str(found.get(field, "")),)) else ""
         raise RowProblem(
-            f"the key {key!r} is missing.{did_you_mean(key, names)} Keys of this record: {list_keys(names)}. {advice}",
+            f"the key {key!r} is missing.{near} Keys of this record: {list_keys(names)}. {advice}",
             f"the key {key!r} is missing",
         )
 
@@ -188,46 +187,15 @@ class RowReader:
             self._input_seen = True
             return row[self._input_key]
         if "input" not in self._mapped:
-            typo = misspelt_input(tuple(str(name) for name in row if name not in self.left_out | self._read))
+            typo = misspelt("input", tuple(str(name) for name in row if name not in self.left_out | self._read))
             if typo:
                 raise RowProblem(
                     f"there is no key 'input', but there is {typo!r}. Did you mean 'input'? Rename it, or pass "
-                    f"columns={suggest([typo], self.columns)}; if it is something else, "
+                    f"columns={suggest([], {**self.columns, 'input': typo})}; if it is something else, "
                     f"columns={ {**self.columns, typo: None} }.",
                     f"there is no key 'input', but there is {typo!r}",
                 )
         return None
-
-
-def wrapping(value: Mapping[Any, Any]) -> str:
-    """How to unwrap an object that holds all the rows, or "" when it is a row itself.
-
-    Example:
-        >>> wrapping({"data": [{"instruction": "Hi", "output": "Hello"}]})[:40]
-        "the records are inside the key 'data'; s"
-    """
-    if "instruction" in value and isinstance(value["instruction"], str):
-        return ""
-    if any(_is_list_of(value.get(key), dict) for key in TURN_KEYS):
-        return ""
-    for key, inner in value.items():
-        if _is_list_of(inner, dict) or (isinstance(inner, list) and len(value) == 1 and key not in FIELDS):
-            return f"the records are inside the key {str(key)!r}; save or pass that list itself: rows = data[{key!r}]."
-    if value and all(isinstance(inner, list) for inner in value.values()):
-        return (
-            "this is a dict of lists (one list a column); turn it into a list of records: "
-            "rows = [dict(zip(data, values)) for values in zip(*data.values())]."
-        )
-    if value and all(isinstance(inner, dict) for inner in value.values()):
-        return (
-            "this is a dict of dicts, not a list of records; "
-            "from pandas, write it with df.to_json(path, orient='records')."
-        )
-    return ""
-
-
-def _is_list_of(value: object, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], kind)
 
 
 def _text(value: object, key: str) -> str:

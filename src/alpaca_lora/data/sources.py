@@ -15,8 +15,9 @@ from alpaca_lora.data.encodings import decode_text
 from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
 from alpaca_lora.data.jsonreader import read_json
 from alpaca_lora.data.listing import are_sources, list_sources, path_of
-from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
+from alpaca_lora.data.rows import Record, Rows, list_keys
 from alpaca_lora.data.tables import csv_header, read_csv, read_parquet
+from alpaca_lora.data.wrapped import wrapping
 from alpaca_lora.errors import DataError, MissingDependencyError, did_you_mean
 
 SEEDS = "seeds"

@@ -1,0 +1,94 @@
+"""Objects that hold all the rows are named, and what the message says to run gives the records."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from alpaca_lora.data.records import load_records
+from alpaca_lora.data.wrapped import wrapping
+from alpaca_lora.errors import DataError
+
+RECORDS = [{"instruction": f"Add {n} to {n}.", "input": "", "output": f"{2 * n}"} for n in range(3)]
+OTHER = [{"instruction": "Held out.", "input": "", "output": "Yes"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ({"version": 1, "data": RECORDS}, "inside the key 'data'"),
+        ({"schema": {"fields": [{"name": "output"}]}, "data": RECORDS}, "inside the key 'data'"),
+        ({"data": {"train": RECORDS}}, "inside the key 'train'"),
+        ({"meta": {"by": "us"}, "result": {"items": RECORDS}}, "inside the key 'items'"),
+        ({"authors": [{"name": "us"}], "examples": RECORDS}, "inside the key 'examples'"),
+        ({"math": RECORDS[:1], "code": RECORDS[1:]}, "inside several keys, 'math', 'code'"),
+        (
+            {"test": OTHER, "train": RECORDS},
+            "several splits: 'test' with 1 rows, 'train' with 3 rows; train on 'train'",
+        ),
+        ({"data": {"validation": OTHER, "train": RECORDS}}, "train on 'train' alone"),
+        (
+            {
+                "features": [{"feature_idx": 0, "name": "instruction"}],
+                "rows": [{"row_idx": n, "row": row, "truncated_cells": []} for n, row in enumerate(RECORDS)],
+                "num_rows_total": 90,
+            },
+            "an answer of the hub's data viewer, 3 of 90 rows",
+        ),
+        (
+            {"columns": [*RECORDS[0]], "index": [0, 1, 2], "data": [[*row.values()] for row in RECORDS]},
+            "a table of pandas, written with orient='split'",
+        ),
+        ({str(n): row for n, row in enumerate(RECORDS)}, "a dict of records, each under a key of its own"),
+        ({key: {str(n): row[key] for n, row in enumerate(RECORDS)} for key in RECORDS[0]}, "a dict of columns"),
+        ({key: [row[key] for row in RECORDS] for key in RECORDS[0]}, "a dict of lists"),
+    ],
+)
+def test_the_rows_come_out_with_what_the_message_says(tmp_path, value, what):
+    with pytest.raises(DataError) as caught:
+        load_records(value)
+    assert what in str(caught.value)
+    expression = re.search(r"rows = (.*)", str(caught.value))[1]
+    assert eval(expression, {"data": value}) == RECORDS  # the very code that a user is told to run
+    path = tmp_path / "a b.json"
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_records(path)
+    assert what in str(caught.value).splitlines()[0]
+    code = re.search(r'python -c "(.*)"$', str(caught.value))[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert load_records(tmp_path / "a b.records.json").records == load_records(RECORDS).records
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ({"test": OTHER, "validation": OTHER}, "Name one: rows = data[<its name>]"),
+        ({"instruction": ["a", "b"], "output": ["b"]}, "lists of different lengths"),
+        ({"a": {"b": "c"}}, "none of them looks like a record"),
+    ],
+)
+def test_where_no_code_is_right_none_is_given(value, what):
+    assert what in wrapping(value) and "python -c" not in wrapping(value, "x.json")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "a", "output": "b", "tags": [{}]},
+        {"question": "a", "answer": "b", "sources": [{"name": "c"}]},
+        {"conversations": [{"from": "human", "value": "a"}]},
+        {"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]},
+        {"id": 7},
+    ],
+)
+def test_a_row_is_no_wrapping(row):
+    assert wrapping(row) == ""
+
+
+def test_a_key_without_rows_is_named():
+    assert "inside the key 'rows'" in wrapping({"rows": []})
