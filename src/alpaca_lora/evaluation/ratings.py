@@ -7,8 +7,8 @@
 
 A rating is one transaction, on the disk before it is confirmed (WAL, synchronous=FULL; about a millisecond on an SSD):
 killing the process, or a loss of power, loses nothing that was confirmed. Nor does removing the file: what is written
-is confirmed only while the file at that path, and its log beside it, are still those that were opened. A rater has one rating of an item; another
-takes its place.
+is confirmed only while the file at that path, and its log beside it, are still those that were opened. A rater has one
+rating of an item; another takes its place.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ class Ratings:
                 raise NotStoredError(f"{self._path}: {problem}") from error
             if _identities(self._path) != self._opened:
                 raise NotStoredError(
-                    f"{self._path}: was removed, moved or replaced while it was open, so no vote is stored. Put it back "
-                    "with the files beside it, or end the page and start it again."
+                    f"{self._path}: was removed, moved or replaced while it was open, so no vote is stored. Put it "
+                    "back with the files beside it, or end the page and start it again."
                 )
 
 

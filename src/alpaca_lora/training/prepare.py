@@ -22,7 +22,7 @@ from ..models.demo import cache_dir
 from ..models.geometry import Geometry
 from ..models.load import check_pairing, load_config, load_tokenizer, processes
 from ..prompts import Template
-from .identity import check_settings, identity_of, settings_of
+from .identity import check_settings, identity_of, seal_of, settings_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
         train_examples = encode(train_records)
         validation = encode(validation_records) if len(validation_records) else None
     parts = [train_examples, *([validation] if validation else [])]
+    named: dict[str, Any] = {"source": records.source, "fingerprint": records.fingerprint, "columns": config.columns}
+    named |= {"sources": [name for name, _ in records.parts]} if records.parts else {}
     _check_fit(config, model_config, parts)
     return PreparedData(
         records,
@@ -74,6 +76,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
             "source": records.source,
             **({"sources": [{"source": name, "rows": rows} for name, rows in records.parts]} if records.parts else {}),
             "fingerprint": records.fingerprint,
+            "seal": seal_of(named),
             "train_records": len(train_examples),
             "validation_records": len(validation) if validation else 0,
             "dropped": {
