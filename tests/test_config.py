@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,21 @@ TARGETS = "must be a list of module names, 'all-linear', or left out."
         ("learning_rate", "fast", "'fast' must be a number above 0."),
         ("learning_rate", math.nan, "nan must be a number above 0."),
         ("learning_rate", math.inf, "inf must be a number above 0."),
+        ("learning_rate", 1e31, "1e+31 must be at most 1e+30."),
+        ("num_epochs", math.nan, "nan must be a number above 0."),
+        ("num_epochs", 1e9, "1000000000.0 must be at most 10,000."),
+        ("val_set_size", math.inf, f"inf {COUNT}"),
+        ("val_set_size", 1e300, "1e+300 must be at most 1,000,000,000."),
+        ("max_steps", 10**12, "1000000000000 must be at most 10,000,000."),
+        ("batch_size", 10**12, "1000000000000 must be at most 1,000,000."),
+        ("cutoff_len", 10**12, "1000000000000 must be at most 10,000,000."),
+        ("max_tokens", 10**12, "1000000000000 must be at most 100,000,000."),
+        ("warmup_steps", 1e12, "1000000000000.0 must be at most 10,000,000."),
+        ("save_steps", 10**12, "1000000000000 must be at most 1,000,000,000."),
+        ("lora_r", 10**6, "1000000 must be at most 65,536."),
+        pytest.param("lora_r", 10**5000, "a number of 5,001 digits must be at most 65,536.", id="lora_r-digits"),
+        ("lora_alpha", 10**400, "a number of 401 digits must be at most 1e+30."),
+        ("layout", "x" * 1000, f"'{'x' * 299}... must be padded, packed or tree."),
         ("lora_alpha", 0, "0 must be a number above 0."),
         ("num_epochs", -1, "-1 must be a number above 0."),
         ("weight_decay", -0.1, "-0.1 must be a number of at least 0."),
@@ -257,8 +273,18 @@ def test_an_unknown_recipe():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", "mine.yaml is not valid YAML"),
-        (b"a: \xff", "mine.yaml is not valid YAML"),
+        (b"a: 1\nb: [1", r"mine.yaml is not valid YAML: expected ',' or '\]', but got .*\(line 2\)\. Correct it\.$"),
+        (b"a: \xff", r"mine.yaml is not UTF-8 text: byte 4 is 0xff\. Save it as UTF-8\.$"),
+        ("a: é".encode("utf-16"), "mine.yaml is not UTF-8 text: byte 1 is 0xff"),
+        (b"a: 1\nb: \x01", r"mine.yaml is not valid YAML: special characters are not allowed \(line 2\)"),
+        (b"#" * 100_001, r"mine.yaml has more than the 100,000 bytes that such a file may have"),
+        (b"columns: " + b"[" * 40_000, "mine.yaml is not valid YAML: it is nested too deep"),
+        (b"columns: " + b"{a: " * 20_000, "mine.yaml is not valid YAML: it is nested too deep"),
+        (b"a: 1\nlora_r: " + b"9" * 5_000, r"valid YAML: '9{299}\.\.\. cannot be read as int \(line 2\)"),
+        (b"a: 2026-13-45", r"'2026-13-45' cannot be read as timestamp \(line 1\)"),
+        (b"a: &x [1]\nb: [*x, *x]", r"\*x stands for another value; write that value out \(line 2\)"),
+        (b"a: &x [*x]", r"\*x stands for another value"),
+        (b"? [a]\n: 1", r"a list or mapping is no name of a setting \(line 1\)"),
         (b"- base_model", "mine.yaml must hold 'setting: value' lines."),
         (b"", "mine.yaml must hold 'setting: value' lines."),
         (b"on: 1\nbase_model: demo\ndata: seeds\noutput_dir: out\n", "True is not a setting."),
@@ -271,6 +297,19 @@ def test_recipe_files_that_cannot_be_used(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         FinetuneConfig.make(str(path))
+
+
+def test_what_may_be_any_file_is_read_only_where_it_is_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/zero", str(tmp_path), "x" * 5_000):
+        with pytest.raises(ConfigError, match="is neither a recipe nor a file"):
+            load_recipe(name)
+
+
+def test_many_keys_are_read_in_one_pass(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("columns:\n" + "".join(f"  k{number}: a\n" for number in range(8_000)), encoding="utf-8")
+    assert len(load_recipe(path)["columns"]) == 8_000
 
 
 def test_methods_that_contradict_each_other_are_told_together():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,23 @@ _SWITCHES = (
 )
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
+MAX_EPOCHS = 10_000  # each is planned before the first step
+MAX_RECIPE_BYTES = 100_000
+# Beyond every use; from somewhere above them on, arrays overflow or planning does not end.
+_MOST: dict[str, float] = {
+    "batch_size": 1_000_000,
+    "max_tokens": 100_000_000,
+    "cutoff_len": 10_000_000,
+    "num_epochs": MAX_EPOCHS,
+    "max_steps": 10_000_000,
+    "warmup_steps": 10_000_000,
+    "eval_steps": 1_000_000_000,
+    "save_steps": 1_000_000_000,
+    "save_total_limit": 1_000_000,
+    "val_set_size": 1_000_000_000,
+    "lora_r": 65_536,
+    **dict.fromkeys(("learning_rate", "lora_alpha", "weight_decay", "max_grad_norm"), 1e30),  # float32 ends at 3e38
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +267,7 @@ def recipe_path(name: str | Path) -> Path:
     names = recipe_names()
     if name in names:
         return Path(str(resources.files(f"{__package__}.recipes") / f"{name}.yaml"))
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return Path(name)
     raise ConfigError(
         f"recipe: {str(name)!r} is neither a recipe nor a file.{did_you_mean(str(name), names)} "
@@ -267,26 +284,86 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Reads 3e-4 as a number, as the command line does; YAML 1.1 takes it for text. A key stands once."""
+        """Reads 3e-4 as a number, as the command line does; YAML 1.1 takes it for text. A key stands once.
+
+        No value refers to another: ten lines of such can stand for a billion values.
+        """
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                found = self.peek_event()
+                raise self._error(f"*{found.anchor} stands for another value; write that value out", found.start_mark)
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for (key, _), name in zip(node.value, keys, strict=True):
-                if keys.count(name) > 1:
-                    problem = f"the key {name!r} stands twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen = set()
+            for key, _ in node.value:
+                name = self.construct_object(key, deep=True)
+                if not isinstance(name, Hashable):
+                    raise self._error("a list or mapping is no name of a setting", key.start_mark)
+                if name in seen:
+                    raise self._error(f"the key {shown(name)} stands twice", key.start_mark)
+                seen.add(name)
             return super().construct_mapping(node, deep)
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (ValueError, LookupError, AttributeError, TypeError) as error:  # a number too long, no such date
+                kind = node.tag.rpartition(":")[2]
+                raise self._error(f"{shown(node.value)} cannot be read as {kind}", node.start_mark) from error
+
+        def _error(self, problem: str, mark: Any) -> yaml.MarkedYAMLError:
+            return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
     number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     path = recipe_path(name)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe: {path} is not valid YAML: {error}") from error
+        text = small_text(path, MAX_RECIPE_BYTES)
+    except ValueError as error:
+        raise ConfigError(f"recipe: {path} {error}") from error
+    try:
+        values = yaml.load(text, Loader)
+    except RecursionError:
+        problem = "it is nested too deep. Settings are plain 'setting: value' lines."
+        raise ConfigError(f"recipe: {path} is not valid YAML: {problem}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+        raise ConfigError(f"recipe: {path} is not valid YAML: {problem} (line {line + 1}). Correct it.") from error
     if not isinstance(values, Mapping):
         raise ConfigError(f"recipe: {path} must hold 'setting: value' lines.")
     return dict(values)
+
+
+def small_text(path: Path, most_bytes: int) -> str:
+    """The text of a file that people write by hand, read no further than its limit.
+
+    Raises:
+        ValueError: it cannot be read, is larger, or is not UTF-8; the message goes on from the file's name.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}. Check its permissions.") from error
+    if len(data) > most_bytes:
+        raise ValueError(f"has more than the {most_bytes:,} bytes that such a file may have. Name the right file.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start + 1} is 0x{data[error.start]:02x}"
+        raise ValueError(f"is not UTF-8 text: {found}. Save it as UTF-8.") from error
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: of bounded length, also where Python refuses to write the number out."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"a number of {int(math.log10(abs(value))) + 1:,} digits"
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _problems(config: FinetuneConfig) -> Any:
@@ -294,62 +371,66 @@ def _problems(config: FinetuneConfig) -> Any:
     for name in ("batch_size", "lora_r", "eval_steps", "save_steps", "save_total_limit"):
         value = getattr(config, name)
         if not _is_int(value) or value < 1:
-            yield f"{name}: {value!r} must be a whole number of at least 1."
+            yield f"{name}: {shown(value)} must be a whole number of at least 1."
     if config.max_tokens != "auto" and (not _is_int(config.max_tokens) or config.max_tokens < 1):
-        yield f"max_tokens: {config.max_tokens!r} must be a whole number of at least 1, or auto."
+        yield f"max_tokens: {shown(config.max_tokens)} must be a whole number of at least 1, or auto."
     if config.layout not in ("padded", "packed", "tree"):
-        yield f"layout: {config.layout!r} must be padded, packed or tree."
+        yield f"layout: {shown(config.layout)} must be padded, packed or tree."
     if not _is_int(config.cutoff_len) or config.cutoff_len < 8:
-        yield f"cutoff_len: {config.cutoff_len!r} must be a whole number of tokens, at least 8."
+        yield f"cutoff_len: {shown(config.cutoff_len)} must be a whole number of tokens, at least 8."
     if not _is_int(config.seed) or not 0 <= config.seed < 2**32:
-        yield f"seed: {config.seed!r} must be a whole number from 0 to 4294967295."
+        yield f"seed: {shown(config.seed)} must be a whole number from 0 to 4294967295."
     if config.max_steps is not None and (not _is_int(config.max_steps) or config.max_steps < 1):
-        yield f"max_steps: {config.max_steps!r} must be a whole number of at least 1, or left out."
+        yield f"max_steps: {shown(config.max_steps)} must be a whole number of at least 1, or left out."
     for name in ("learning_rate", "lora_alpha", "num_epochs"):
         value = getattr(config, name)
         if not _is_number(value) or value <= 0:
-            yield f"{name}: {value!r} must be a number above 0."
+            yield f"{name}: {shown(value)} must be a number above 0."
     for name in ("weight_decay", "max_grad_norm"):
         value = getattr(config, name)
         if not _is_number(value) or value < 0:
-            yield f"{name}: {value!r} must be a number of at least 0."
+            yield f"{name}: {shown(value)} must be a number of at least 0."
     if not _is_number(config.lora_dropout) or not 0 <= config.lora_dropout < 1:
-        yield f"lora_dropout: {config.lora_dropout!r} must be in [0, 1)."
+        yield f"lora_dropout: {shown(config.lora_dropout)} must be in [0, 1)."
     for name in ("val_set_size", "warmup_steps"):
         value = getattr(config, name)
         if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
-            yield f"{name}: {value!r} must be a count, a fraction below 1, or 0."
+            yield f"{name}: {shown(value)} must be a count, a fraction below 1, or 0."
+    for name, most in _MOST.items():
+        value = getattr(config, name)
+        if _is_number(value) and value > most:
+            yield f"{name}: {shown(value)} must be at most {most if most == 1e30 else format(most, ',')}."
     for name in _SWITCHES:
         if not isinstance(getattr(config, name), bool):
-            yield f"{name}: {getattr(config, name)!r} must be true or false."
+            yield f"{name}: {shown(getattr(config, name))} must be true or false."
     if not isinstance(config.resume, bool) and config.resume != "auto":
-        yield f"resume: {config.resume!r} must be true, false or auto."
+        yield f"resume: {shown(config.resume)} must be true, false or auto."
     yield from _method_problems(config)
     if config.dtype not in ("auto", "float32", "bfloat16"):
-        yield f"dtype: {config.dtype!r} must be auto, float32 or bfloat16."
+        yield f"dtype: {shown(config.dtype)} must be auto, float32 or bfloat16."
     if config.lr_scheduler not in SCHEDULERS:
-        yield f"lr_scheduler: {config.lr_scheduler!r} must be one of {', '.join(SCHEDULERS)}."
+        yield f"lr_scheduler: {shown(config.lr_scheduler)} must be one of {', '.join(SCHEDULERS)}."
     for name in _PATHS:
         value = getattr(config, name)
         if name == "base_model" and value == "":
             if config.adapter is None:
                 yield "base_model is missing. Name one: a hub id, a folder, or demo; or an adapter to continue."
         elif (not isinstance(value, str) or not value) and (name, value) != ("adapter", None):
-            yield f"{name}: {value!r} must be a path or a name."
+            yield f"{name}: {shown(value)} must be a path or a name."
     if config.data is None or (isinstance(config.data, str | list | tuple) and not config.data):
         kinds = "a file, a folder, a hub id, 'seeds', a list of these or of dicts, or a Dataset"
-        yield f"data: {config.data!r} must be {kinds}."
+        yield f"data: {shown(config.data)} must be {kinds}."
     columns = config.columns
     named = [*columns, *(key for key in columns.values() if key is not None)] if isinstance(columns, Mapping) else None
     if columns is not None and (named is None or not _are_texts(named)):
-        yield f"columns: {columns!r} must be pairs of our field and your column, e.g. {{'output': 'answer'}}."
+        yield f"columns: {shown(columns)} must be pairs of our field and your column, e.g. {{'output': 'answer'}}."
     targets = config.lora_target_modules
     if targets is not None and targets != "all-linear" and (not _are_texts(targets) or not targets):
-        yield f"lora_target_modules: {targets!r} must be a list of module names, 'all-linear', or left out."
+        yield f"lora_target_modules: {shown(targets)} must be a list of module names, 'all-linear', or left out."
     if not isinstance(config.report_to, str) and not _are_texts(config.report_to):
-        yield f"report_to: {config.report_to!r} must be a tracker's name or a list of names."
+        yield f"report_to: {shown(config.report_to)} must be a tracker's name or a list of names."
     if not _are_texts(config.sample_instructions):
-        yield f"sample_instructions: {config.sample_instructions!r} must be a list of texts."
+        yield f"sample_instructions: {shown(config.sample_instructions)} must be a list of texts."
 
 
 def _method_problems(config: FinetuneConfig) -> Any:
@@ -357,7 +438,7 @@ def _method_problems(config: FinetuneConfig) -> Any:
     if config.method not in ("lora", "qlora", "full"):
         yield f"method: {config.method!r} must be lora, qlora or full."
     if config.optimizer not in OPTIMIZERS:
-        yield f"optimizer: {config.optimizer!r} must be one of {', '.join(OPTIMIZERS)}."
+        yield f"optimizer: {shown(config.optimizer)} must be one of {', '.join(OPTIMIZERS)}."
     if config.method == "full" and config.adapter is not None:
         yield (
             "adapter: method=full trains every weight and has no matrices to go on with. Merge the adapter first "
@@ -371,7 +452,7 @@ def _method_problems(config: FinetuneConfig) -> Any:
             "then trains with a copy of the quantised model on every GPU."
         )
     if config.fsdp and config.optimizer != "adamw":
-        yield f"optimizer: {config.optimizer!r} cannot work on sharded parameters; use adamw with fsdp."
+        yield f"optimizer: {shown(config.optimizer)} cannot work on sharded parameters; use adamw with fsdp."
     if config.cpu_offload and not config.fsdp:
         yield "cpu_offload: needs fsdp."
     if config.fsdp and config.sample_instructions:
@@ -403,4 +484,6 @@ def _are_texts(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return _is_int(value)

@@ -8,7 +8,7 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from alpaca_lora import finetune
+from alpaca_lora import finetune, load
 from alpaca_lora.data.records import Record, RecordSet
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import ModelError, TemplateError
@@ -104,7 +104,15 @@ def test_a_template_with_special_tokens_in_its_own_text(short_base, tmp_path, sp
     assert not (tmp_path / "out").exists()
 
 
+def test_and_where_no_contract_names_the_template(short_base, tmp_path):
+    template = {"description": "", "response_split": "A:", "prompt_input": "<s>{instruction} {input}"}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**template, "prompt_no_input": "{instruction}"}), encoding="utf-8")
+    with pytest.raises(TemplateError, match="mine.json' holds '<s>', a special token of this model"):
+        load(short_base, prompt_template=str(path))
+
+
 def test_special_tokens_in_data_are_no_matter_of_the_template(sentencepiece_tokenizer):
     encoder = Encoder(sentencepiece_tokenizer, Template.load("alpaca"))
-    assert encoder.special_in_template == []
+    encoder.check_template()
     assert copy.copy(encoder).comes_back_as(Record("</s>", "<s>", "a </s> b")) == ""

@@ -17,6 +17,7 @@ from alpaca_lora.evaluation.outputs import read_outputs
 from alpaca_lora.inference import local
 from alpaca_lora.inference.endpoint import EndpointError
 from alpaca_lora.selfinstruct.journal import read_journal
+from alpaca_lora.training.identity import seal_of
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
 _SPEC = importlib.util.spec_from_file_location("scripted_server", _PATH)
@@ -64,8 +65,10 @@ def test_an_adapter_answers_as_it_does_alone(adapter, instructions, tmp_path, ca
     assert settings["training_data"] == {
         "source": run["data"]["source"],
         "fingerprint": run["data"]["fingerprint"],
+        "seal": run["data"]["seal"],
         "columns": {"instruction": "q"},
     }
+    assert seal_of(settings["training_data"]) == run["data"]["seal"] != ""
     assert (settings["kind"], settings["max_new_tokens"], settings["temperature"]) == ("local", 6, 0.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,7 +29,8 @@ NAMES = ("hidden-heron", "secret-osprey")
 MARKUP = "<script>document.title = 'taken'</script><img src='http://127.0.0.1:9/x'> <b>no</b>"
 KEYS = {"left": "1", "tie": "t", "right": "ArrowRight", "skip": "s"}
 SERVER = f"""
-import sys
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 from alpaca_lora.evaluation.pairs import Comparison
 from alpaca_lora.evaluation.rate import rate
 print_now = lambda url: print(url, flush=True)
@@ -46,9 +48,9 @@ def compared(folder, items=8):
 
 
 @contextmanager
-def serving(comparison, port=0):
+def serving(comparison, port=0, most_bytes=1 << 40):
     """A server in a process of its own, killed at the end; gives its address, and the process."""
-    command = [sys.executable, "-c", SERVER, str(comparison.folder), str(port)]
+    command = [sys.executable, "-c", SERVER, str(comparison.folder), str(port), str(most_bytes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield server.stdout.readline().strip(), server
@@ -349,6 +351,68 @@ def test_without_the_token_there_is_nothing(server):
         response = connection.getresponse()
         assert (response.status, b"Which answer" in response.read()) == (401, False)
     connection.close()
+
+
+@pytest.mark.parametrize("gone", ["file", "log", "folder", "replaced"])
+def test_a_vote_that_is_not_in_the_file_is_not_confirmed(tmp_path, gone):
+    comparison = compared(tmp_path)
+    file, aside = comparison.folder / "ratings.sqlite", tmp_path / "aside"
+    vote = {"rater": "ann", "choice": "tie"}
+    with serving(comparison) as (url, _):
+        assert post(url, "/join", rater="ann")[0] == 200
+        assert post(url, "/rate", **vote, number=1)[0] == 200
+        if gone == "replaced":
+            shutil.copy(file, tmp_path / "copy")
+        taken = {"log": file.with_name("ratings.sqlite-wal"), "folder": comparison.folder}.get(gone, file)
+        taken.rename(aside)
+        if gone == "replaced":
+            shutil.move(tmp_path / "copy", file)
+        for path, content in (
+            ("/rate", {**vote, "number": 2}),
+            ("/undo", {"rater": "ann", "number": 1}),
+            ("/join", vote),
+        ):
+            status, told = post(url, path, **content)
+            assert (status, told["error"]["message"]) == (503, "not stored: the file of ratings cannot be written.")
+        aside.rename(taken)  # put back, it is gone on with
+        assert post(url, "/rate", **vote, number=3)[0] == 200
+    assert ("ann", 0.5) in {(rater, vote) for (rater, _), vote in stored(comparison).items()}
+
+
+def test_a_vote_for_which_there_is_no_room_is_not_confirmed(tmp_path):
+    comparison, confirmed = compared(tmp_path, items=60), 0
+    vote = {"rater": "ann", "choice": "tie", "reason": "x" * 4_000}
+    with serving(comparison, most_bytes=150_000) as (url, server):
+        assert post(url, "/join", rater="ann")[0] == 200
+        while (status := post(url, "/rate", **vote, number=confirmed + 1)[0]) == 200 and confirmed < 59:
+            confirmed += 1
+        assert status == 503
+        assert post(url, "/rate", **vote, number=confirmed + 1)[0] == 503  # and the server is still there
+        server.kill()
+        server.wait()
+    assert 0 < confirmed < 59
+    assert len(stored(comparison)) == confirmed
+
+
+def test_the_page_says_that_a_vote_is_not_stored(browser, tmp_path):
+    comparison, clicked = compared(tmp_path), {}
+    file = comparison.folder / "ratings.sqlite"
+    context = browser.new_context()
+    with serving(comparison) as (url, _):
+        page = context.new_page()
+        page.goto(url)
+        page.fill("#name", "ann")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#progress:visible")
+        file.rename(tmp_path / "aside")
+        before = item(page)
+        judge(page, "ann", clicked, wait=False)
+        page.locator("#message", has_text="Not stored: the server failed, and its terminal says why.").wait_for()
+        assert item(page) == before
+        (tmp_path / "aside").rename(file)
+        turned(page, before)  # sent again
+    context.close()
+    assert {key: value for key, value in clicked.items() if value is not None} == stored(comparison)
 
 
 def test_half_a_character_can_be_shown_and_stored(tmp_path):

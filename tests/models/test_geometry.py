@@ -93,6 +93,14 @@ def test_unknown_targets_are_all_named():
     assert second.startswith("lora_target_modules: 'lm_head' is no linear module")
 
 
+def test_a_rank_that_no_target_can_have():
+    assert GROUPED.rank_problems(64, ["v_proj"]) == []
+    assert GROUPED.rank_problems(65, ["v_proj"]) == ["lora_r: 65 is more than 64, v_proj's smaller side. Lower it."]
+    assert GROUPED.rank_problems(256, ["v_proj", "down_proj"]) == []  # one of them can
+    (told,) = GROUPED.rank_problems(1000, "all-linear")
+    assert told.startswith("lora_r: 1,000 is more than 256, ")
+
+
 # Operations
 
 

@@ -162,6 +162,8 @@ def test_impossible_questions():
         alpaca_lora.plan("h200", recipe="alpaca-7b", gpus=129)
     with pytest.raises(ConfigError, match="fsdp: quantised weights cannot be sharded"):
         alpaca_lora.plan("h200", recipe="alpaca-qlora-7b", fsdp=True)
+    with pytest.raises(ConfigError, match="lora_r: 4,097 is more than 4,096, q_proj's smaller side"):
+        alpaca_lora.plan("h200", recipe="alpaca-lora-7b", lora_r=4097)
     with pytest.raises(ConfigError, match="'max_token' is not a setting"):
         alpaca_lora.plan("h200", recipe="alpaca-7b", max_token=1)
     with pytest.raises(ConfigError, match="lora_target_modules: 'q_projj' is no linear module"):

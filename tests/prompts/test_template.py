@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -43,6 +44,38 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path):
         Template.load(tmp_path / "mine.json")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt_input": "a", "prompt_input": "b"}', "template key 'prompt_input' stands twice. Keep one of them"),
+        (b'{"x": ' + b"[" * 100_000, "is nested too deep. A template is one flat object"),
+        (b'{"x": ' + b'{"a": ' * 100_000, "is nested too deep"),
+        (json.dumps(GOOD)[:-1].encode() + b', "description": "", "x": ' + b"9" * 5_000 + b"}", "'description' stands"),
+        (json.dumps({**GOOD, "warning": 0})[:-2].encode() + b"9" * 5_000 + b"}", "'warning' is float; it must be text"),
+        (json.dumps({**GOOD, "prompt_input": "\ud800"}).encode(), "prompt_input holds half of a character"),
+        (b" " * 1_000_001, "mine.json has more than the 1,000,000 bytes that such a file may have"),
+        (json.dumps(GOOD).encode("utf-16"), "mine.json is not UTF-8 text: byte 1 is 0xff"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, content, message):
+    path = tmp_path / "mine.json"
+    path.write_bytes(content)
+    with pytest.raises(TemplateError, match=message):
+        Template.load(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_it(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert Template.load(tmp_path / "mine.json").prompt("Why?") == "Q: Why?\nA: "
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero", "x" * 5_000):
+        with pytest.raises(TemplateError, match="is neither a packaged template nor a file"):
+            Template.load(name)
+
+
 def test_a_file_in_alpaca_loras_format_loads_unchanged(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(GOOD))
@@ -67,7 +100,10 @@ def test_doubled_braces_are_literal_braces():
         ({"prompt_no_input": "{instruction} {input}"}, r"field \{input\} is not allowed"),
         ({"prompt_no_input": "nothing"}, r"\{instruction\} stands 0 times"),
         ({"prompt_input": "{instruction} {input} {input}"}, r"\{input\} stands 2 times"),
-        ({"prompt_no_input": "{instruction} }"}, "Write a literal brace twice"),
+        ({"prompt_no_input": "{instruction} }"}, "A brace of the template's own is written twice: '{{' or '}}'"),
+        ({"prompt_no_input": '{"q": "{instruction}"}'}, "is not allowed; .* is written twice"),
+        ({"prompt_no_input": "{instrution}"}, r"only the bare \{instruction\} are. Did you mean 'instruction'\?"),
+        ({"prompt_no_input": "{" + "x" * 5_000 + "}"}, r"field \{x{79}\.\.\. is not allowed"),
         ({"prompt_no_input": 3}, "is int; it must be text"),
     ],
 )

@@ -397,6 +397,14 @@ def test_targets_are_checked_before_training(settings, tmp_path):
     assert "Did you mean 'q_proj'?" in str(error)
 
 
+def test_settings_that_would_never_end_are_refused_before_training(settings, tmp_path):
+    error = refused(tmp_path / "out", **{**settings, "max_steps": 10_000_000})
+    said = "max_steps: they are 5,000,000 passes over the 10 training examples, and a run has at most 10,000."
+    assert str(error) == f"{said} Lower max_steps to 20,000 or less."
+    error = refused(tmp_path / "out", **{**settings, "lora_r": 65_536})
+    assert "lora_r: 65,536 is more than" in str(error)
+
+
 def test_an_adapter_as_base(whole, settings, tmp_path):
     error = refused(tmp_path / "out", **{**settings, "base_model": whole.output_dir})
     assert isinstance(error, ModelError)

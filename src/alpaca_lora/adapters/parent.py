@@ -56,7 +56,10 @@ class Parent:
             )
         template = self.contract.load_template() if self.contract else Template.load(config.prompt_template)
         source = str(self.folder) if (self.folder / "tokenizer_config.json").exists() else base
-        return Encoder(load_tokenizer(source), template)
+        encoder = Encoder(load_tokenizer(source), template)
+        if self.contract is None:
+            encoder.check_template()
+        return encoder
 
     def contract_for(self, config: FinetuneConfig, encoder: Encoder, base_fingerprint: str) -> Contract:
         """The new run's contract: this one, with the base where it is now.

@@ -167,7 +167,7 @@ def _entries(name: str, value: str) -> list[Any]:
 
 
 def _mapping(name: str, values: list[str]) -> dict[str, Any]:
-    """`{a: b}` or `a=b,c=d`, of all that was given; a comma that no key follows belongs to the value."""
+    """`{a: b}` or `a=b,c=null`, of all that was given; a comma that no key follows belongs to the value."""
     found: dict[str, Any] = {}
     for value in values:
         written = _written(value, dict)
@@ -175,7 +175,7 @@ def _mapping(name: str, values: list[str]) -> dict[str, Any]:
             written.items()
             if written is not None
             else [
-                (key.strip(), own)
+                (key.strip(), None if own in ("null", "None") else own)
                 for key, equals, own in (part.partition("=") for part in re.split(r",(?=\s*\w+=)", value))
                 if equals
             ]
@@ -192,6 +192,11 @@ def _written(value: str, kind: type) -> Any:
     """A list or mapping written in YAML or JSON, or None."""
     if value.lstrip().startswith("[" if kind is list else "{"):
         with suppress(yaml.YAMLError):
-            written = yaml.safe_load(value)
+            try:
+                written = yaml.safe_load(value)
+            except RecursionError:
+                raise ConfigError(f"{value[:20]}... is nested too deep. Give a flat list or pairs.") from None
+            except ValueError as error:  # a number too long, a date that does not exist
+                raise ConfigError(f"{value[:20]}... cannot be read: {error}.") from None
             return written if isinstance(written, kind) else None
     return None

@@ -119,7 +119,10 @@ def _load(text: str) -> Any:
     """A value, or a file of settings: JSON as JSON, since YAML forbids some characters that a text may hold."""
     from jsonargparse._loaders_dumpers import yaml_load
 
-    if text.lstrip()[:1] in ("[", "{"):
-        with suppress(ValueError):
-            return json.loads(text)
-    return yaml_load(text)
+    try:
+        if text.lstrip()[:1] in ("[", "{"):
+            with suppress(ValueError):
+                return json.loads(text)
+        return yaml_load(text)
+    except (RecursionError, ValueError) as error:  # nested too deep, a number too long, a date that does not exist
+        raise yaml.YAMLError(f"cannot be read: {error}") from error

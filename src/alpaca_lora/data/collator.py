@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..config import MAX_EPOCHS
 from ..errors import ConfigError
 from .packs import Pack, build_pack
 from .plan import Planner, StepPlan
@@ -36,6 +37,11 @@ class StepDataset(Dataset):
             raise ConfigError(
                 f"batch_size: {batch_size} is more than the {count} training examples. "
                 f"Lower batch_size to {count} or less, or give more data."
+            )
+        if epochs > MAX_EPOCHS:
+            raise ConfigError(
+                f"max_steps: they are {epochs:,.0f} passes over the {count} training examples, and a run has at most "
+                f"{MAX_EPOCHS:,}. Lower max_steps to {MAX_EPOCHS * (count // batch_size):,} or less."
             )
         if batch_size < planner.ranks:
             raise ConfigError(f"batch_size: {batch_size} examples cannot be split over {planner.ranks} processes.")

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, TemplateError
 from ..prompts import Template
 from .records import Record, RecordSet
 
@@ -142,11 +142,18 @@ class Encoder:
         specials = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special_texts = sorted(text for text in specials | set(tokenizer.all_special_tokens) if text)
 
-    @property
-    def special_in_template(self) -> list[str]:
-        """Special tokens whose text the template itself holds; the model is shown them as plain text."""
-        literals = self.template.prompt("", "x") + self.template.prompt("", "")
-        return [text for text in self._special_texts if text in literals]
+    def check_template(self) -> None:
+        """Refuse a template whose own text holds a special token's.
+
+        Raises:
+            TemplateError: it does, and the model would be shown it as plain text.
+        """
+        literals = self.template.prompt("", "x") + "\n" + self.template.prompt("", "")
+        if held := [text for text in self._special_texts if text in literals]:
+            raise TemplateError(
+                f"prompt_template: {self.template.name!r} holds {held[0]!r}, a special token of this model, which it "
+                "would be shown as plain text. Remove it: BOS and EOS are put around each example anyway."
+            )
 
     def comes_back_as(self, record: Record) -> str:
         """What becomes of a record's texts, around the first character that is lost or changed; "" where all come back.

@@ -1,9 +1,11 @@
 """Contamination: whether the data that a model was trained on holds instructions that it is then judged by.
 
-The outputs file of `alpaca-lora answer` names the training data of the adapter that answered, with a fingerprint. The
-data is read again where it still is, and compared with the evaluation instructions by the rules of
-`alpaca-lora lint --against` (data/lint/overlap.py): 13 words in a row, 70% of a text's 8-word sequences, or a ROUGE-L
-of 0.7. 1,000 records against 252 instructions take about a second. What the base model was trained on is not known.
+The outputs file of `alpaca-lora answer` names the training data of the adapter that answered, with a fingerprint and
+the seal of the user who trained on it (training/identity.py). Under one's own seal the data is read again where it is
+still; what a file from elsewhere names is not opened, be it a file, a pipe or a hub id. It is compared with the
+evaluation instructions by the rules of `alpaca-lora lint --against` (data/lint/overlap.py): 13 words in a row, 70% of a
+text's 8-word sequences, or a ROUGE-L of 0.7. 1,000 records against 252 instructions take about a second. What the base
+model was trained on is not known.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from typing import Any, NamedTuple
 from ..data.lint.overlap import EvaluationSet
 from ..data.records import load_records
 from ..errors import AlpacaLoraError
+from ..training.identity import seal_of
 from .pairs import Comparison, Pair
+
+_SHOWN = 200  # characters of a name
 
 
 class Overlap(NamedTuple):
@@ -75,13 +80,20 @@ def check_contamination(model: str, training: Mapping[str, Any] | None, pairs: S
 
     Args:
         model: Its name.
-        training: `data` of the adapter's alpaca_lora.json: `source`, `fingerprint`, `sources` where there were several,
-            and `columns` where the records were read with other keys. None where it is unknown.
+        training: `data` of the adapter's alpaca_lora.json: `source`, `fingerprint`, `seal`, `sources` where there were
+            several, and `columns` where the records were read with other keys. None where it is unknown.
         pairs: What the model is judged by.
     """
-    source = str((training or {}).get("source") or "")
-    if not training or not source:
+    source = training.get("source") if isinstance(training, Mapping) else ""
+    if not isinstance(training, Mapping) or not isinstance(source, str) or not source:
         return Contamination(model, "")
+    if not training.get("seal") or training["seal"] != seal_of(training):
+        return Contamination(
+            model,
+            source[:_SHOWN],
+            unchecked="nothing shows that you trained on it on this machine, so it is not opened. Where you have it, "
+            "look for yourself: alpaca-lora lint DATA --against ANSWERS.json",
+        )
     try:
         records = load_records(training.get("sources") or source, columns=training.get("columns"))
         if records.fingerprint != training.get("fingerprint"):

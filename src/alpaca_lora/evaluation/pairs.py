@@ -114,8 +114,10 @@ class Comparison:
             version = content["version"]
             if version == VERSION:
                 pairs = [Pair(**pair) for pair in content["pairs"]]
+                if not all(isinstance(content["sources"][side].get("settings", {}), dict) for side in "ab"):
+                    raise TypeError("settings is no object")
                 return cls(Path(folder), content["a"], content["b"], pairs, content["sources"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: damaged ({error!r}). Compare the two files in another folder.") from None
         raise DataError(f"{path}: version {version!r}; this library reads {VERSION}.")
 
@@ -192,7 +194,7 @@ def _settings(path: Path, made: ModelOutput) -> dict[str, Any]:
         return {}
     try:
         return {**json.loads(made.settings)}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise DataError(
             f"{path}: 'settings' is no JSON object as text: {made.settings[:60]!r}. Correct it, or take it out."
         ) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, DataError
 from ..inference.serve import listen, run, url_of
 from .desk import Desk, Share
-from .ratings import Ratings
+from .ratings import NotStoredError, Ratings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -88,6 +89,13 @@ def make_app(comparison: Comparison, ratings: Ratings, share: Share | None = Non
         message = str(error) if isinstance(error, DataError) else "the request must be a JSON object."
         return reply({"error": {"message": message}}, 422)
 
+    def fail(request: Request, error: Exception) -> Response:
+        warnings.warn(
+            str(error), stacklevel=2
+        )  # in the terminal, once; the page says that it is there, and sends again
+        return reply({"error": {"message": "not stored: the file of ratings cannot be written."}}, 503)
+
+    app.add_exception_handler(NotStoredError, fail)
     app.add_exception_handler(DataError, refuse)
     app.add_exception_handler(RequestValidationError, refuse)
     body = Body()

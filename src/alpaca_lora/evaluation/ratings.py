@@ -6,18 +6,21 @@
                                                  choice is left, right, tie or skip; shown_left is a or b
 
 A rating is one transaction, on the disk before it is confirmed (WAL, synchronous=FULL; about a millisecond on an SSD):
-killing the process, or a loss of power, loses nothing that was confirmed. A rater has one rating of an item; another
-takes its place.
+killing the process, or a loss of power, loses nothing that was confirmed. Nor does removing the file: what is written
+is confirmed only while the file at that path, and its log beside it, are still those that were opened. A rater has one
+rating of an item; another takes its place.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -51,6 +54,10 @@ _SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 _COLUMNS = "item, rater, choice, shown_left, reason, seconds"
+
+
+class NotStoredError(DataError):
+    """A rating is not in the file, because it is gone, full, or cannot be written."""
 
 
 class Rater(NamedTuple):
@@ -117,6 +124,7 @@ class Ratings:
             stored = _begin(self._file, begun)
             _check(path, stored, comparison)
             _check_settings(path, stored, begun)
+            self._path, self._opened = path, _identities(path)
         except sqlite3.Error as error:
             self._file.close()
             raise _damaged(path, error) from None
@@ -150,12 +158,16 @@ class Ratings:
         return Rater(*found[0])
 
     def add(self, rating: Rating) -> None:
-        """Store a rating, in place of an earlier one of the same item by the same rater. On the disk on return."""
+        """Store a rating, in place of an earlier one of the same item by the same rater. On the disk on return.
+
+        Raises:
+            NotStoredError: It is not.
+        """
         self._do(f"REPLACE INTO ratings ({_COLUMNS}, time) VALUES (?, ?, ?, ?, ?, ?, ?)", *rating, time.time())
 
     def undo(self, item: str, rater: str) -> Rating | None:
         """Take a rating back, and return it; None where there is none."""
-        with self._lock, self._file:
+        with self._stored(), self._file:
             self._file.execute("BEGIN IMMEDIATE")
             own = "FROM ratings WHERE item = ? AND rater = ?"
             found = self._file.execute(f"SELECT {_COLUMNS} {own}", (item, rater)).fetchone()
@@ -168,8 +180,25 @@ class Ratings:
         return {row[0]: Rating(*row) for row in found}
 
     def _do(self, statement: str, *values: Any) -> list[Any]:
-        with self._lock:
+        with self._stored():
             return self._file.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _stored(self) -> Iterator[None]:
+        """One statement at a time; what it wrote is at the file's path on leaving, or it is an error."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.IntegrityError:  # a fault of the caller's, not of the file
+                raise
+            except sqlite3.Error as error:
+                problem = f"cannot be written or read ({error}). Make room, or make it writable again."
+                raise NotStoredError(f"{self._path}: {problem}") from error
+            if _identities(self._path) != self._opened:
+                raise NotStoredError(
+                    f"{self._path}: was removed, moved or replaced while it was open, so no vote is stored. Put it "
+                    "back with the files beside it, or end the page and start it again."
+                )
 
 
 def read_ratings(folder: str | Path) -> RatingsRead:
@@ -220,6 +249,18 @@ def read_ratings(folder: str | Path) -> RatingsRead:
         skipped=len(ratings) - len(votes),
         raters=raters,
     )
+
+
+def _identities(path: Path) -> list[tuple[int, int] | None]:
+    """Device and number of the file and of its log, where votes are until the file is closed; None for one gone."""
+    found: list[tuple[int, int] | None] = []
+    for name in (path, f"{path}-wal"):
+        try:
+            status = os.stat(name)
+            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _begin(file: sqlite3.Connection, begun: dict[str, Any]) -> dict[str, str]:

@@ -83,7 +83,7 @@ class Respondent:
         if "contract" in run:
             found["contract"] = sha256_of_json(run["contract"])
         if isinstance(run.get("data"), dict):
-            found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint")}
+            found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint", "seal")}
             if several := run["data"].get("sources"):
                 found["training_data"]["sources"] = [one["source"] for one in several]
             if columns := run.get("config", {}).get("columns"):

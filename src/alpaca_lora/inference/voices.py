@@ -65,6 +65,8 @@ def voice_at(
         )
     template = contract.load_template() if contract and prompt_template is None else None
     encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
+    if template is None:
+        encoder.check_template()
     if contract:
         size = load_config(base).vocab_size
         contract.check(encoder, base_fingerprint if adapter else None, path, vocab_size=size, force=force)

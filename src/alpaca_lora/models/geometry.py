@@ -100,6 +100,18 @@ class Geometry:
         """
         return self.num_hidden_layers * r * sum(sum(self.modules[name]) for name in self._targets(targets))
 
+    def rank_problems(self, r: int, targets: Targets = None) -> list[str]:
+        """A sentence where LoRA's rank is one that no target can have: a matrix's is at most its smaller side.
+
+        Raises:
+            ConfigError: a target is no linear module of a layer.
+        """
+        sides = {name: min(self.modules[name]) for name in self._targets(targets)}
+        widest = max(sides, key=sides.__getitem__)
+        if r <= sides[widest]:
+            return []
+        return [f"lora_r: {r:,} is more than {sides[widest]:,}, {widest}'s smaller side. Lower it."]
+
     def forward_flops(self, tokens: float, visible_pairs: float, predicted: float) -> float:
         """Operations (2 x multiply-adds) of a forward pass: 2 linears T + 4 q P L + 2 h V predicted.
 

@@ -69,6 +69,8 @@ class Plan:
             problems.append(f"batch_size: {self.config.batch_size} examples cannot be split over {self.gpus} GPUs.")
         if self.config.dtype == "bfloat16" and self.card.dtype == "float32":
             problems.append(f"dtype: {self.card.name} has no bfloat16; use dtype=float32.")
+        if self.config.method != "full":
+            problems += self.shape.rank_problems(self.config.lora_r, self.config.lora_target_modules)
         if problems:
             raise ConfigError(problems)
 

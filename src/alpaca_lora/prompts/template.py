@@ -8,22 +8,27 @@ In: instruction and input. Out: the prompt, byte for byte. A template is alpaca-
 It may have a `warning`, too: the card of every model trained with it begins with that.
 
 Only the bare fields `{instruction}` and `{input}` are allowed, each is substituted once, and what a record's text
-contains is never parsed: `{input}` inside an instruction stays those seven characters.
+contains is never parsed: `{input}` inside an instruction stays those seven characters. A brace of the template's own
+is written twice: `{{"question": "{instruction}"}}`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import string
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from ..config import shown, small_text
 from ..errors import TemplateError, did_you_mean
 
 _KEYS = ("description", "prompt_input", "prompt_no_input", "response_split")
 _OPTIONAL = {"description": "", "warning": ""}
+_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,18 @@ class Template:
         """Load a packaged template by name, or any JSON file in alpaca-lora's format.
 
         Raises:
-            TemplateError: unknown name, unreadable file, missing key, or a field other than the two allowed.
+            TemplateError: unknown name, unreadable file, a key that is missing or stands twice, or a field other than
+                the two allowed.
         """
         text, name = _read(str(name_or_path))
         try:
-            fields = json.loads(text)
+            fields = json.loads(text, object_pairs_hook=_unique_keys, parse_int=float)  # of any length: none is allowed
         except json.JSONDecodeError as error:
             raise TemplateError(f"{name}: not valid JSON: {error}. A template is one object with {_KEYS}.") from error
+        except RecursionError:
+            raise TemplateError(f"{name}: is nested too deep. A template is one flat object with {_KEYS}.") from None
+        except ValueError as error:
+            raise TemplateError(f"{name}: {error}") from error
         return cls.from_dict(fields, name)
 
     @classmethod
@@ -79,6 +89,8 @@ class Template:
         for key in sorted(known):
             if not isinstance(values[key], str):
                 raise TemplateError(f"{name}: template key {key!r} is {type(values[key]).__name__}; it must be text.")
+            if any("\ud800" <= letter <= "\udfff" for letter in values[key]):
+                raise TemplateError(f"{name}: {key} holds half of a character (a lone surrogate). Remove it.")
         return cls(name=name, **{key: values[key] for key in known})
 
     def prompt(self, instruction: str, input: str = "") -> str:
@@ -114,34 +126,44 @@ def _read(name: str) -> tuple[str, str]:
     """Text and display name of a packaged template or a file."""
     if name in template_names():
         return (resources.files(__package__) / "templates" / f"{name}.json").read_text(encoding="utf-8"), name
-    path = Path(name)
-    if path.is_file():
+    if os.path.isfile(name):
         try:
-            return path.read_text(encoding="utf-8-sig"), name
-        except UnicodeDecodeError as error:
-            raise TemplateError(f"prompt_template: {name} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+            return small_text(Path(name), _MAX_BYTES), name
+        except ValueError as error:
+            raise TemplateError(f"prompt_template: {name} {error}") from error
     names = template_names()
     raise TemplateError(
-        f"prompt_template: {name!r} is neither a packaged template nor a file."
+        f"prompt_template: {shown(name)} is neither a packaged template nor a file."
         f"{did_you_mean(name, names)} Packaged: {', '.join(names)}."
     )
 
 
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"template key {shown(key)} stands twice. Keep one of them.")
+        found[key] = value
+    return found
+
+
 def _check_fields(name: str, key: str, text: str, wanted: set[str]) -> None:
     """Allow bare `{instruction}` and `{input}` only: no attributes, indexes, conversions or format specs."""
+    twice = "A brace of the template's own is written twice: '{{' or '}}'."
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise TemplateError(f"{name}: {key}: {error}. Write a literal brace twice: '{{{{' or '}}}}'.") from error
+        raise TemplateError(f"{name}: {key}: {error}. {twice}") from error
     found = [field for _, field, _, _ in parts if field is not None]
     for _, field, spec, conversion in parts:
         if field is not None and (field not in wanted or spec or conversion):
-            shown = "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
-            raise TemplateError(f"{name}: {key}: field {shown} is not allowed; only the bare {_braced(wanted)} are.")
+            whole = "{" + field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+            whole = whole if len(whole) <= 80 else f"{whole[:80]}..."
+            allowed = " and ".join("{" + field + "}" for field in sorted(wanted, reverse=True))
+            near = did_you_mean(field, wanted)
+            raise TemplateError(
+                f"{name}: {key}: field {whole} is not allowed; only the bare {allowed} are.{near} {twice}"
+            )
     for field in sorted(wanted):
         if found.count(field) != 1:
             raise TemplateError(f"{name}: {key}: {{{field}}} stands {found.count(field)} times; it must stand once.")
-
-
-def _braced(fields: set[str]) -> str:
-    return " and ".join("{" + field + "}" for field in sorted(fields, reverse=True))

@@ -1,19 +1,26 @@
 """What makes a run this run and no other: the settings that change its numbers, its data, base, template, tokenizer,
 and the adapter it starts from.
 
-A run is continued only by itself. Settings that change nothing but memory, time, where files go or how often they are
-written may differ.
+Its data have a mark, too, that only the user who trained on them can make: files name data, and what a file from
+elsewhere names is not opened. A run is continued only by itself. Settings that change nothing but memory, time, where
+files go or how often they are written may differ.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
+import os
+import secrets
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..config import FinetuneConfig
 from ..data.files import sha256_of_json
 from ..errors import ConfigError
+from ..models.demo import cache_dir
 
 _MAY_DIFFER = {
     # `data`, `base_model`, `adapter` and `prompt_template` count by their content, not by where it is
@@ -28,6 +35,31 @@ _CONTENT = {
     "tokenizer_fingerprint": "the tokenizer",
     "template": "the prompt template",
 }
+
+
+def seal_of(data: Mapping[str, Any]) -> str:
+    """A mark that tells data that were trained on here, by this user, from what a file of others names.
+
+    Args:
+        data: `source`, `fingerprint`, and where there are such, `sources` and `columns`.
+
+    Returns:
+        A hash, keyed with 32 random bytes that stay in this user's cache; "" where that cannot be written.
+    """
+    path = cache_dir() / "seal.key"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent) as made:  # only its owner may read it
+                made.write(secrets.token_bytes(32))
+                made.flush()
+                with suppress(FileExistsError):  # another process was first
+                    os.link(made.name, path)
+        key = path.read_bytes()
+    except OSError:
+        return ""
+    named = [data.get(name) or None for name in ("source", "fingerprint", "sources", "columns")]
+    return hmac.digest(key, json.dumps(named, sort_keys=True).encode(), "sha256").hex()
 
 
 def settings_of(config: FinetuneConfig | Mapping[str, Any]) -> dict[str, Any]:

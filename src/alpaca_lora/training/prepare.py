@@ -17,12 +17,12 @@ from filelock import FileLock, Timeout
 from ..config import FinetuneConfig
 from ..data.records import MAX_DROPPED_PERCENT, RecordSet, load_records, shown_numbers, split_records
 from ..data.tokens import Encoder, Examples
-from ..errors import ConfigError, DataError, TemplateError
+from ..errors import ConfigError, DataError
 from ..models.demo import cache_dir
 from ..models.geometry import Geometry
 from ..models.load import check_pairing, load_config, load_tokenizer, processes
 from ..prompts import Template
-from .identity import check_settings, identity_of, settings_of
+from .identity import check_settings, identity_of, seal_of, settings_of
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
     train_records, validation_records = split_records(records, size, config.seed)
     if encoder is None:
         encoder = Encoder(load_tokenizer(base), Template.load(config.prompt_template))
-        if held := encoder.special_in_template:
-            raise TemplateError(
-                f"prompt_template: {config.prompt_template!r} holds {held[0]!r}, a special token of this model, which "
-                "would be trained on as plain text. Remove it: BOS and EOS are put around each example anyway."
-            )
+        encoder.check_template()
     model_config = load_config(base)
     check_pairing(encoder.tokenizer, model_config)
 
@@ -67,6 +63,8 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
         train_examples = encode(train_records)
         validation = encode(validation_records) if len(validation_records) else None
     parts = [train_examples, *([validation] if validation else [])]
+    named: dict[str, Any] = {"source": records.source, "fingerprint": records.fingerprint, "columns": config.columns}
+    named |= {"sources": [name for name, _ in records.parts]} if records.parts else {}
     _check_fit(config, model_config, parts)
     return PreparedData(
         records,
@@ -78,6 +76,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
             "source": records.source,
             **({"sources": [{"source": name, "rows": rows} for name, rows in records.parts]} if records.parts else {}),
             "fingerprint": records.fingerprint,
+            "seal": seal_of(named),
             "train_records": len(train_examples),
             "validation_records": len(validation) if validation else 0,
             "dropped": {
@@ -115,7 +114,7 @@ def all_of(*checks: Callable[[], Any]) -> list[Any]:
 
 def _check_fit(config: FinetuneConfig, model_config: Any, parts: list[Examples]) -> None:
     """Token ids and lengths the model can take, and room on the disk for what will be written."""
-    problems = list(_disk_problems(config, model_config))
+    problems = [*_disk_problems(config, model_config), *_rank_problems(config, model_config)]
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions is not None and config.cutoff_len > positions:
         problems.append(f"cutoff_len: {config.cutoff_len} is more than the model's {positions} positions. Lower it.")
@@ -168,6 +167,15 @@ def _report_texts(records: RecordSet, encoder: Encoder, parts: list[Examples]) -
         "it in characters that come back.",
         stacklevel=3,
     )
+
+
+def _rank_problems(config: FinetuneConfig, model_config: Any) -> list[str]:
+    if config.method == "full":
+        return []
+    try:
+        return Geometry.of(model_config).rank_problems(config.lora_r, config.lora_target_modules)
+    except (AttributeError, ConfigError):
+        return []  # another architecture; its linears are known once it is loaded
 
 
 def _disk_problems(config: FinetuneConfig, model_config: Any) -> Iterator[str]:
