@@ -39,7 +39,7 @@ def test_record_text_is_inert():
 
 def test_a_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "mine.json").write_text('{"prompt_input": "é"}', encoding="latin-1")
-    with pytest.raises(TemplateError, match=r"mine.json is not UTF-8 text: .* Save it as UTF-8"):
+    with pytest.raises(TemplateError, match=r"mine.json: damaged: not UTF-8 text .byte 18.. Save it as UTF-8"):
         Template.load(tmp_path / "mine.json")
 
 
@@ -82,5 +82,7 @@ def test_unknown_name_and_missing_key_say_what_to_do(tmp_path):
     with pytest.raises(TemplateError, match="'prompt_no_input' is missing. Did you mean 'prompt_noinput'"):
         Template.from_dict({("prompt_noinput" if k == "prompt_no_input" else k): v for k, v in GOOD.items()})
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(TemplateError, match="not valid JSON"):
+    with pytest.raises(
+        TemplateError, match="bad.json: damaged: not JSON .line 1, column 2: .* A template is one object"
+    ):
         Template.load(tmp_path / "bad.json")

@@ -21,6 +21,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import TemplateError, did_you_mean
+from ..textfiles import parse_json, read_text_file
 
 _KEYS = ("description", "prompt_input", "prompt_no_input", "response_split")
 _OPTIONAL = {"description": "", "warning": ""}
@@ -59,11 +60,7 @@ class Template:
             TemplateError: unknown name, unreadable file, missing key, or a field other than the two allowed.
         """
         text, name = _read(str(name_or_path))
-        try:
-            fields = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise TemplateError(f"{name}: not valid JSON: {error}. A template is one object with {_KEYS}.") from error
-        return cls.from_dict(fields, name)
+        return cls.from_dict(parse_json(text, name, TemplateError, f"A template is one object with {_KEYS}."), name)
 
     @classmethod
     def from_dict(cls, fields: object, name: str = "<dict>") -> Template:
@@ -116,10 +113,7 @@ def _read(name: str) -> tuple[str, str]:
         return (resources.files(__package__) / "templates" / f"{name}.json").read_text(encoding="utf-8"), name
     path = Path(name)
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8-sig"), name
-        except UnicodeDecodeError as error:
-            raise TemplateError(f"prompt_template: {name} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+        return read_text_file(path, TemplateError, "Save it as UTF-8 text.", 1 << 20), name
     names = template_names()
     raise TemplateError(
         f"prompt_template: {name!r} is neither a packaged template nor a file."
