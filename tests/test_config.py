@@ -274,10 +274,10 @@ def test_an_unknown_recipe():
     ("content", "message"),
     [
         (b"a: 1\nb: [1", r"mine.yaml is not valid YAML: expected ',' or '\]', but got .*\(line 2\)\. Correct it\.$"),
-        (b"a: \xff", r"mine.yaml is not UTF-8 text: byte 4 is 0xff\. Save it as UTF-8\.$"),
-        ("a: é".encode("utf-16"), "mine.yaml is not UTF-8 text: byte 1 is 0xff"),
+        (b"a: \xff", r"mine.yaml: not UTF-8 text: byte 4 is 0xff\. Give a text file in UTF-8\.$"),
+        ("a: é".encode("utf-16"), "mine.yaml: not UTF-8 text: byte 1 is 0xff"),
         (b"a: 1\nb: \x01", r"mine.yaml is not valid YAML: special characters are not allowed \(line 2\)"),
-        (b"#" * 100_001, r"mine.yaml has more than the 100,000 bytes that such a file may have"),
+        (b"#" * 100_001, r"mine.yaml: has 100,001 bytes; at most 100,000 are read"),
         (b"columns: " + b"[" * 40_000, "mine.yaml is not valid YAML: it is nested too deep"),
         (b"columns: " + b"{a: " * 20_000, "mine.yaml is not valid YAML: it is nested too deep"),
         (b"a: 1\nlora_r: " + b"9" * 5_000, r"valid YAML: '9{299}\.\.\. cannot be read as int \(line 2\)"),

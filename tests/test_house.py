@@ -20,6 +20,7 @@ SRC = ROOT / "src" / "alpaca_lora"
 
 ORDER = (
     "errors",
+    "textfiles",
     "config",
     "prompts",
     "data",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError, did_you_mean
+from .textfiles import read_text_file
 
 _PATHS = ("base_model", "adapter", "output_dir", "prompt_template")
 _SWITCHES = (
@@ -319,10 +320,7 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     path = recipe_path(name)
-    try:
-        text = small_text(path, MAX_RECIPE_BYTES)
-    except ValueError as error:
-        raise ConfigError(f"recipe: {path} {error}") from error
+    text = read_text_file(path, ConfigError, "Give a text file in UTF-8.", MAX_RECIPE_BYTES)
     try:
         values = yaml.load(text, Loader)
     except RecursionError:
@@ -336,26 +334,6 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise ConfigError(f"recipe: {path} must hold 'setting: value' lines.")
     return dict(values)
-
-
-def small_text(path: Path, most_bytes: int) -> str:
-    """The text of a file that people write by hand, read no further than its limit.
-
-    Raises:
-        ValueError: it cannot be read, is larger, or is not UTF-8; the message goes on from the file's name.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}. Check its permissions.") from error
-    if len(data) > most_bytes:
-        raise ValueError(f"has more than the {most_bytes:,} bytes that such a file may have. Name the right file.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start + 1} is 0x{data[error.start]:02x}"
-        raise ValueError(f"is not UTF-8 text: {found}. Save it as UTF-8.") from error
 
 
 def shown(value: object) -> str:

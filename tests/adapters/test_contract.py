@@ -16,6 +16,7 @@ from alpaca_lora.adapters.store import WEIGHTS
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError
 from alpaca_lora.models.fingerprint import fingerprint
+from alpaca_lora.models.load import load_config
 from alpaca_lora.prompts import Template
 
 
@@ -35,8 +36,10 @@ def adapter(trained, tmp_path):
 
 
 def edit(folder, **values):
+    """Another contract, as a version of before contracts were hashed could have written it."""
     content = json.loads((folder / NAME).read_text(encoding="utf-8"))
     content["contract"].update(values)
+    content.pop("contract_sha256")
     (folder / NAME).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -118,8 +121,7 @@ def test_a_base_of_another_vocabulary(adapter, tiny_llama, sentencepiece_tokeniz
     contract = read_contract(adapter)
     encoder = Encoder(sentencepiece_tokenizer, contract.load_template())
     with pytest.raises(AdapterError, match=match):
-        contract.check(encoder, "other", adapter, vocab_size=31_999, force=True)
-    assert contract.check(encoder, contract.base_fingerprint, adapter, vocab_size=31_999) == []  # trained like this
+        contract.check(encoder, "other", adapter, model_config=load_config(str(tmp_path / "other")), force=True)
 
 
 def test_a_tampered_adapter(adapter, tmp_path):

@@ -42,7 +42,8 @@ INSTRUCTIONS = (
 def adapter_of(base, tokenizer, folder, *, std, template="alpaca", seed=3, **settings):
     """Saves an adapter with random B matrices, as a run would, without training it."""
     model = load_model(resolve_base(base), Placement(torch.device("cpu"), torch.float32))
-    contract = Contract.of(Encoder(tokenizer, Template.load(template)), base, fingerprint(resolve_base(base)))
+    encoder = Encoder(tokenizer, Template.load(template))
+    contract = Contract.of(encoder, base, fingerprint(resolve_base(base)), model.config)
     torch.manual_seed(seed)
     model = add_lora(model, **{"r": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear", **settings})
     with torch.no_grad():

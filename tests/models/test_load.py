@@ -93,7 +93,9 @@ def test_a_folder_without_config(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model_type": "no_such_kind"}', "\xff\xfe"])
 def test_a_damaged_config(base, text):
     (base / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ModelError, match=f"cannot load the config of '{base}'"):
+    with pytest.raises(
+        ModelError, match=f"^{base}/config.json: (damaged|transformers cannot use it): .*Copy the model"
+    ):
         load_config(resolve_base(str(base)))
 
 
@@ -129,7 +131,7 @@ def test_weights_outside_the_folder_are_refused(base, name):
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
 def test_a_damaged_weight_index(base, text):
     (base / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ModelError, match="index.json: not a safetensors index"):
+    with pytest.raises(ModelError, match="index.json: (damaged|not a safetensors index): .*Copy"):
         resolve_base(str(base))
 
 
@@ -178,7 +180,7 @@ def test_missing_weights_are_not_made_up(base):
 def test_weights_of_another_shape(base):
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps({**config, "intermediate_size": 80}), encoding="utf-8")
-    with pytest.raises(ModelError, match="6 of the model's tensors.* another shape than its config.json says, first"):
+    with pytest.raises(ModelError, match="6 of the model's tensors in another shape than its config.json says, first"):
         load_model(resolve_base(str(base)), FLOAT32)
 
 

@@ -82,7 +82,7 @@ def test_none_of_a_thousand_corrupted_checkpoints_is_used(tmp_path):
     ("change", "reason"),
     [
         (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest.json: saving it was cut short"),
-        (lambda folder: (folder / MANIFEST).write_text("{}"), r"its manifest.json is damaged \(KeyError\)"),
+        (lambda folder: (folder / MANIFEST).write_text("{}"), "its manifest.json is damaged"),
         (lambda folder: (folder / "optimizer.pt").unlink(), "it lacks optimizer.pt"),
         (lambda folder: (folder / "new").write_text(""), "it holds new, which is not its own"),
         (lambda folder: (folder / "optimizer.pt").write_text("cut"), "optimizer.pt has 3 bytes, not"),

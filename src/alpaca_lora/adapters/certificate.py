@@ -14,10 +14,10 @@ import torch
 
 from ..data.tokens import Encoder
 from ..errors import AdapterError
+from ..models.fingerprint import CERTIFICATE as CERTIFICATE
 from ..models.load import Placement, load_model
 from .store import load_adapter
 
-CERTIFICATE = "merge_certificate.json"
 PROBES = (
     ("Name three primary colours.", ""),
     ("Translate the sentence to French.", "The cat sleeps on the chair."),

@@ -2,7 +2,8 @@
 
 Kept in `alpaca_lora.json` beside the weights, with what else is worth knowing about the run:
 
-    {"finished": true, "contract": {...}, "config": {...}, "versions": {...}, "data": {...}, "seed": 42, "metrics": {},
+    {"finished": true, "contract": {...}, "contract_sha256": "...", "config": {...}, "versions": {...}, "data": {...},
+     "seed": 42, "metrics": {},
      "parent": {"path": "runs/first", "sha256": "...", "data": "...", "parent": null}}    where there is one
 """
 
@@ -14,15 +15,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.files import write_atomically
+from ..data.files import read_json_file, sha256_of_json, write_atomically
 from ..data.tokens import Encoder
 from ..errors import AdapterError
-from ..models.fingerprint import same_base
+from ..models.fingerprint import RUN_FILE, computes, differing, same_base
 from ..prompts import Template
 from ..training.checkpoint import MANIFEST, versions
 from ..training.identity import fingerprint_of, identity_of
 
-NAME = "alpaca_lora.json"
+NAME = RUN_FILE
+_AGAIN = "Copy the folder again from where it was made."
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Contract:
     stop_ids: list[int]
     """Generation ends at any of these."""
     pad_id: int | None
+    model_config: dict[str, Any] | None = None
+    """What the base's config.json computes; None in runs of earlier versions."""
 
     def __post_init__(self) -> None:
         """A contract is read from a file that anyone may have edited."""
@@ -50,8 +54,8 @@ class Contract:
         for name, value in self.__dict__.items():
             if name in texts:
                 right = isinstance(value, str)
-            elif name == "template":
-                right = isinstance(value, dict)
+            elif name in ("template", "model_config"):
+                right = isinstance(value, dict) or (value is None and name == "model_config")
             elif name in ("prefix_ids", "stop_ids"):
                 right = isinstance(value, list) and all(isinstance(entry, int) for entry in value)
             else:
@@ -60,8 +64,8 @@ class Contract:
                 raise TypeError(f"{name} is {value!r}")
 
     @classmethod
-    def of(cls, encoder: Encoder, base_model: str, base_fingerprint: str) -> Contract:
-        """The contract of a run that trains on what `encoder` encodes."""
+    def of(cls, encoder: Encoder, base_model: str, base_fingerprint: str, model_config: Any = None) -> Contract:
+        """The contract of a run that trains on what `encoder` encodes; `model_config` is what `load_config` gave."""
         return cls(
             base_model=base_model,
             base_fingerprint=base_fingerprint,
@@ -71,14 +75,16 @@ class Contract:
             eos_id=encoder.eos_id,
             stop_ids=[encoder.eos_id],
             pad_id=encoder.tokenizer.pad_token_id,
+            model_config=None if model_config is None else computes(model_config),
         )
 
-    def mismatches(self, encoder: Encoder, base_fingerprint: str | None = None) -> list[str]:
+    def mismatches(self, encoder: Encoder, base_fingerprint: str | None = None, model_config: Any = None) -> list[str]:
         """A sentence for everything at hand that is not what was trained with.
 
         Args:
             encoder: The tokenizer and the template that are to be used.
             base_fingerprint: Of the base that is to be used; None where the weights are whole.
+            model_config: Of the model that is to be used, from `load_config`; None where it is not looked at.
         """
         found = []
         template = self.load_template()
@@ -109,6 +115,12 @@ class Contract:
                 else f"this adapter was trained on another base: it wants {self.base_model!r} (fingerprint "
                 f"{self.base_fingerprint[:12]}), not one with fingerprint {base_fingerprint[:12]}."
             )
+        elif model_config is not None and (other := differing(self.model_config or {}, computes(model_config))):
+            whose = "the model's" if base_fingerprint is None else "the base's"
+            found.append(
+                f"{whose} config.json is not the one trained with: {'; '.join(other[:3])}"
+                f"{'; ...' if len(other) > 3 else ''}. Copy it again from where it was made."
+            )
         return found
 
     def check(
@@ -117,7 +129,7 @@ class Contract:
         base_fingerprint: str | None,
         folder: str | Path,
         *,
-        vocab_size: int | None = None,
+        model_config: Any = None,
         force: bool | None = None,
     ) -> list[str]:
         """Refuse what does not match, all of it at once; or warn of it, once.
@@ -126,7 +138,8 @@ class Contract:
             encoder: The tokenizer and the template that are to be used.
             base_fingerprint: Of the base that is to be used; None where the weights are whole.
             folder: The adapter's, for messages.
-            vocab_size: Token ids the base knows, where that is to be checked. Not even `force` allows more.
+            model_config: Of the model, from `load_config`, where it is to be checked. Not even `force` allows more
+                token ids than it knows.
             force: Go on with a warning. None where the caller has no such choice to offer.
 
         Returns:
@@ -135,8 +148,8 @@ class Contract:
         Raises:
             AdapterError: naming every mismatch.
         """
-        found = self.mismatches(encoder, base_fingerprint)
-        if found and vocab_size is not None and (never := self.unknown_ids(encoder, vocab_size)):
+        found = self.mismatches(encoder, base_fingerprint, model_config)
+        if found and model_config is not None and (never := self.unknown_ids(encoder, model_config.vocab_size)):
             found, force = [*found, never], None
         settle([f"{folder}: {problem}" for problem in found], force)
         return found
@@ -176,16 +189,24 @@ def read_run_file(folder: str | Path) -> dict[str, Any] | None:
     """What a folder's alpaca_lora.json says; None where it was made by another tool and has none.
 
     Raises:
-        AdapterError: it is damaged.
+        AdapterError: it is damaged, or its contract is not the one that was written.
     """
     path = Path(folder) / NAME
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {**content}
-    except (ValueError, TypeError) as error:
-        raise AdapterError(f"{path}: damaged: {error!r}. Copy the folder again from where it was made.") from error
+    content = read_json_file(path, AdapterError, _AGAIN)
+    if "contract_sha256" in content and content["contract_sha256"] != _hash_of(content.get("contract")):
+        raise AdapterError(
+            f"{path}: damaged: its contract (template, BOS, EOS, stops and the like) was changed after it was written, "
+            f"so the model would be asked otherwise than in training. {_AGAIN}"
+        )
+    return content
+
+
+def _hash_of(contract: Any) -> str:
+    """Of a contract as a mapping; where the base is may change."""
+    known = isinstance(contract, dict)
+    return sha256_of_json({key: contract[key] for key in contract if key != "base_model"} if known else contract)
 
 
 def run_of_checkpoint(folder: str | Path) -> Path | None:
@@ -199,9 +220,9 @@ def run_of_checkpoint(folder: str | Path) -> Path | None:
         identity = identity_of(
             content["config"], content["data"]["fingerprint"], content["contract"], content.get("parent")
         )
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json_file(checkpoint / MANIFEST, AdapterError)
         return run if manifest["content"]["run"] == fingerprint_of(identity) else None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None  # whatever this folder is, it is no checkpoint of that run
 
 
@@ -217,13 +238,15 @@ def read_contract(folder: str | Path) -> Contract | None:
     if content is None:
         return None
     try:
-        values = content["contract"]
+        values = {"model_config": None, **content["contract"]}
         return Contract(**{field.name: values[field.name] for field in fields(Contract)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{path}: damaged: {error!r}. Copy the folder again from where it was made.") from error
+    except (KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"contract: {error}"
+        raise AdapterError(f"{path}: damaged: {reason}. {_AGAIN}") from error
 
 
 def write_run_file(folder: str | Path, contract: Contract, **rest: Any) -> None:
     """Write alpaca_lora.json, whole or not at all: the contract, package versions, and `rest`."""
-    content = {**rest, "contract": asdict(contract), "versions": versions()}
+    values = asdict(contract)
+    content = {**rest, "contract": values, "contract_sha256": _hash_of(values), "versions": versions()}
     write_atomically(Path(folder) / NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

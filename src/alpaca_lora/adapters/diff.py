@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from ..data.files import sha256_of_file, sha256_of_json
+from ..data.files import read_json_file, sha256_of_file, sha256_of_json
 from ..errors import AdapterError, ModelError
 from .shards import (
     DTYPES,
@@ -213,7 +213,7 @@ def _check(same: bool, where: Path, name: str, what: str) -> None:
 
 
 def _check_alike(base: Shards, after: Shards) -> None:
-    kinds = [json.loads((shards.folder / "config.json").read_text(encoding="utf-8")) for shards in (base, after)]
+    kinds = [read_json_file(shards.folder / "config.json", ModelError) for shards in (base, after)]
     if kinds[0].get("architectures") != kinds[1].get("architectures"):
         raise AdapterError(
             f"{after.folder}: is a {kinds[1].get('architectures')}, the base a {kinds[0].get('architectures')}; a "
@@ -251,8 +251,8 @@ def _read_manifest(diff: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     path = diff / MANIFEST
     if not path.exists():
         raise AdapterError(f"{diff}: has no {MANIFEST}. Give the folder that `alpaca-lora diff make` wrote.")
+    manifest = read_json_file(path, AdapterError, "Copy the folder again from where it was made.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
         content = {**manifest["content"]}
         if manifest["sha256"] != sha256_of_json(content):
             raise ValueError("its content has another hash")

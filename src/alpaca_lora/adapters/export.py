@@ -18,9 +18,10 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from ..data.files import read_json_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError, ModelError
-from ..models.load import load_model, load_tokenizer, resolve_base
+from ..models.load import load_config, load_model, load_tokenizer, resolve_base
 from ..models.tokenizer import pad_within
 from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32, differences
 from .chat_template import chat_template, modelfile
@@ -64,7 +65,7 @@ def export_model(folder: str | Path, out: str | Path, format: ExportFormat) -> d
         count = sum(torch.Size(entry.shape).numel() for entry in Shards(folder).entries.values())
         check_memory(count, bytes_each=8, what="export", advice="Export on a larger machine.")
     encoder = Encoder(load_tokenizer(str(folder)), contract.load_template())
-    contract.check(encoder, None, folder)
+    contract.check(encoder, None, folder, model_config=load_config(str(folder)))
     stops = [str(text) for text in encoder.tokenizer.convert_ids_to_tokens(contract.stop_ids)]
     report: dict[str, Any] = {"format": format}
     with new_folder(out) as part:
@@ -113,10 +114,9 @@ def _write_chat_template(folder: Path, part: Path, contract: Contract, encoder: 
             shutil.copyfile(folder / file, part / file)
     encoder.tokenizer.chat_template = chat
     path = part / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    generation = read_json_file(path, ModelError) if path.exists() else {}
     generation |= {"eos_token_id": contract.stop_ids, "bos_token_id": encoder.tokenizer.bos_token_id}
-    rows = json.loads((part / "config.json").read_text(encoding="utf-8")).get("vocab_size")
-    pad_within(encoder.tokenizer, rows)
+    pad_within(encoder.tokenizer, load_config(str(folder)).vocab_size)
     encoder.tokenizer.save_pretrained(part)
     if encoder.tokenizer.pad_token_id is not None:
         generation["pad_token_id"] = encoder.tokenizer.pad_token_id

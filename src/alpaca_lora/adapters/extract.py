@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..errors import AdapterError, ConfigError
-from ..models.fingerprint import fingerprint
+from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config
 from ..models.lora import check_targets
 from .contract import read_contract, write_run_file
@@ -154,5 +154,8 @@ def _write_contract(part: Path, base_model: str | Path, base: Path, tuned: Path)
     if contract is None:
         return
     load_tokenizer(str(tuned)).save_pretrained(part)
-    bound: Any = replace(contract, base_model=str(base_model), base_fingerprint=fingerprint(str(base)))
+    computed = computes(load_config(str(base)))
+    bound: Any = replace(
+        contract, base_model=str(base_model), base_fingerprint=fingerprint(str(base)), model_config=computed
+    )
     write_run_file(part, bound, adapter=describe_adapter(part))

@@ -12,15 +12,16 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from ..data.files import sha256_of_file
+from ..data.files import read_json_file, sha256_of_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ModelError
-from ..models.fingerprint import fingerprint
+from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config, load_tokenizer
 from ..models.tokenizer import pad_within
 from ..prompts import Template
@@ -161,6 +162,7 @@ def _agreed(
     encoder: Encoder | None = None
     mismatches: list[str] = []
     may_force: bool | None = force
+    config = load_config(str(base))
     for folder, contract in zip(folders, contracts, strict=True):
         if contract is None:
             warnings.warn(
@@ -172,19 +174,19 @@ def _agreed(
         if certify or contract or any((source / file).exists() for file in _TOKENIZER_FILES):
             template = contract.load_template() if contract else agreed.load_template() if agreed else None
             encoder = Encoder(load_tokenizer(str(source)), template or Template.load("alpaca"))
-            pad_within(encoder.tokenizer, load_config(str(base)).vocab_size)
+            pad_within(encoder.tokenizer, config.vocab_size)
         if contract is None:
             continue
         assert encoder is not None
-        found = contract.mismatches(encoder, base_fingerprint)
-        if found and (never := contract.unknown_ids(encoder, load_config(str(base)).vocab_size)):
+        found = contract.mismatches(encoder, base_fingerprint, config)
+        if found and (never := contract.unknown_ids(encoder, config.vocab_size)):
             found, may_force = [*found, never], None
         if agreed is not None and agreed.tokenizer_fingerprint != contract.tokenizer_fingerprint:
             found.append("was trained with another tokenizer than the adapter before it. Merge one.")
         mismatches += [f"{folder}: {problem}" for problem in found]
         if agreed is not None and agreed.template != contract.template:
             warnings.warn(f"{folder}: was trained with another template than the adapter before it.", stacklevel=4)
-        agreed = contract
+        agreed = replace(contract, model_config=computes(config))
     settle(mismatches, may_force)
     return agreed, encoder, mismatches
 
@@ -221,7 +223,7 @@ def _write(part: Path, shards: Shards, changes: dict[str, list[Change]], dtype: 
 
 
 def _write_config(base: Path, part: Path, dtype: OutputDtype) -> None:
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = read_json_file(base / "config.json", ModelError)
     if dtype != "auto":
         config.pop("torch_dtype", None)
         config["dtype"] = dtype

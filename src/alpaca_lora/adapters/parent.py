@@ -16,6 +16,7 @@ from ..config import FinetuneConfig
 from ..data.files import sha256_of_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError
+from ..models.fingerprint import computes
 from ..models.load import load_tokenizer, processes
 from ..prompts import Template
 from .contract import NAME, Contract, read_contract, read_run_file, settle
@@ -61,17 +62,19 @@ class Parent:
             encoder.check_template()
         return encoder
 
-    def contract_for(self, config: FinetuneConfig, encoder: Encoder, base_fingerprint: str) -> Contract:
-        """The new run's contract: this one, with the base where it is now.
+    def contract_for(
+        self, config: FinetuneConfig, encoder: Encoder, base_fingerprint: str, model_config: Any
+    ) -> Contract:
+        """The new run's contract: this one, with the base where it is now; `model_config` is the base's.
 
         Raises:
             AdapterError: base or tokenizer are not those it was trained with.
         """
         if self.contract is None:
-            return Contract.of(encoder, config.base_model, base_fingerprint)
-        found = self.contract.mismatches(encoder, base_fingerprint)
+            return Contract.of(encoder, config.base_model, base_fingerprint, model_config)
+        found = self.contract.mismatches(encoder, base_fingerprint, model_config)
         settle([f"{self.folder}: {problem}" for problem in found], force=None)
-        return replace(self.contract, base_model=config.base_model)
+        return replace(self.contract, base_model=config.base_model, model_config=computes(model_config))
 
     def put_on(self, model: Any, config: FinetuneConfig) -> Any:
         """A base with the adapter's matrices on it, which train, in float32.

@@ -6,11 +6,11 @@ where a model is called in its own way. In: an adapter's folder. Out: peft's con
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..data.files import read_json_file
 from ..errors import AdapterError
 from ..models.folder import what_is
 
@@ -55,6 +55,7 @@ _REFUSED = {
 }
 _OLD = frozenset({"merge_weights"})  # of peft 0.2; it told how to hold the weights, not what they are
 CONTINUED = _SAYS | _MATRICES
+APPLIED = _MATRICES | _APPLIED
 
 PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 _UNMERGED_INITS = ("mica",)
@@ -71,10 +72,7 @@ def read_peft_config(folder: str | Path) -> Any:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     path = Path(folder) / CONFIG
-    try:
-        content: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError) as error:
-        raise AdapterError(f"{path}: damaged: {error!r}. Copy it again from where it was made.") from error
+    content = read_json_file(path, AdapterError)
     kind = content.get("peft_type")
     if kind is None:
         what, advice = what_is(folder)
@@ -106,8 +104,9 @@ def read_peft_config(folder: str | Path) -> Any:
     settings = {name: value for name, value in content.items() if name in known_fields - {"runtime_config"}}
     try:
         return PeftConfig.from_peft_type(**settings)
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        raise AdapterError(f"{path}: damaged: {error}. Copy it again from where it was made.") from error
+    except Exception as error:  # peft raises what its own code meets in values it did not expect
+        reason = " ".join(str(error).split())[:300]
+        raise AdapterError(f"{path}: peft cannot use it: {reason}. Copy it again from where it was made.") from error
 
 
 def _check_lora(folder: str | Path, says: dict[str, Any], version: str) -> None:

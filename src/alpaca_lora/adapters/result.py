@@ -10,6 +10,7 @@ import torch
 from ..data.files import sha256_of_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, TrainingError
+from ..models.fingerprint import fingerprint
 from ..models.load import processes
 from ..training.history import read_history
 from ..training.sharding import save_model
@@ -57,7 +58,7 @@ def save_run(
             f"{output_dir}: is still the adapter it started from: the steps were too small to change any value. Raise "
             "learning_rate or the number of steps."
         )
-    adapter = {} if full else {"adapter": describe_adapter(output_dir)}
+    written = {"weights": fingerprint(str(output_dir))} if full else {"adapter": describe_adapter(output_dir)}
     put_chat_template(encoder)
     from ..training.plots import plot_history  # matplotlib, only where a picture is drawn
 
@@ -65,7 +66,7 @@ def save_run(
     history = read_history(output_dir)
     title = f"{described['config']['base_model']} on {described['data']['source']}"
     plot_history(history, title).savefig(output_dir / "loss.png", dpi=120)
-    content = {**described, **adapter, "files": _result_files(output_dir), "metrics": metrics_of(history)}
+    content = {**described, **written, "files": _result_files(output_dir), "metrics": metrics_of(history)}
     warning = contract.load_template().warning
     (output_dir / "README.md").write_text(model_card(content, warning), encoding="utf-8")
     write_run_file(output_dir, contract, finished=True, **content)

@@ -23,10 +23,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError, ModelError
+from ..models.fingerprint import check_weights
 from ..models.load import resolve_base
+from ..models.weight_files import INDEX as INDEX
+from ..models.weight_files import SINGLE as SINGLE
+from ..models.weight_files import weight_map
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -99,13 +101,7 @@ class Shards:
 
     def _index(self) -> dict[str, str]:
         path = self.folder / INDEX
-        if not path.exists():
-            return {}
-        try:
-            weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-            return {str(name): str(file) for name, file in weight_map.items()}
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ModelError(f"{path}: not a safetensors index: {error!r}. Copy the model again.") from error
+        return weight_map(path) if path.exists() else {}
 
     @contextmanager
     def _open(self, file: str) -> Iterator[Any]:
@@ -121,10 +117,12 @@ def base_folder(base_model: str | Path) -> Path:
     """The folder of a model given as a folder, a hub id (downloaded where it is not yet) or `demo`.
 
     Raises:
-        ModelError: there is none, it is an adapter, it holds pickles only, or its files point outside it.
+        ModelError: there is none, it is an adapter, it holds pickles only, its files point outside it, or it is a
+            merged or fully tuned model that was damaged since.
     """
     resolved = resolve_base(str(base_model))
     if Path(resolved).exists():
+        check_weights(resolved)
         return Path(resolved)
     from huggingface_hub import snapshot_download
 

@@ -6,7 +6,6 @@ names the first keys.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import warnings
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..data.files import read_json_file
 from ..errors import AdapterError
 from ..models.folder import what_is
 from ..models.load import processes
@@ -25,12 +25,11 @@ from ..models.lora import quiet_peft
 from ..training.checkpoint import MANIFEST, newest_name
 from ..training.sharding import whole
 from .contract import read_run_file
-from .peft_config import CONFIG, changes_base, read_peft_config
+from .peft_config import APPLIED, CONFIG, changes_base, read_peft_config
 from .shards import sha256_of
 
 WEIGHTS = "adapter_model.safetensors"
 _WRAPPER = re.compile(r"^(?:module\.)+|(?:\b_orig_mod|\b_fsdp_wrapped_module|\b_checkpoint_wrapped_module)\.")
-_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -85,9 +84,9 @@ def describe_adapter(folder: str | Path) -> dict[str, Any]:
 
     Kept in alpaca_lora.json: peft loads a changed alpha, or tensors set to zero, without a word.
     """
-    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    config = read_json_file(Path(folder) / CONFIG, AdapterError)
     tensors = {name: sha256_of(tensor) for name, tensor in sorted(read_adapter(folder).items())}
-    return {"settings": {key: config.get(key) for key in _SETTINGS}, "tensors": tensors}
+    return {"settings": {key: config[key] for key in sorted(APPLIED & config.keys())}, "tensors": tensors}
 
 
 def check_finished(folder: str | Path) -> None:
@@ -112,7 +111,7 @@ def check_described(folder: str | Path) -> None:
         return
     now = describe_adapter(folder)
     problems = [
-        f"{key} is {now['settings'][key]!r}, not {value!r}"
+        f"{key} is {now['settings'].get(key)!r}, not {value!r}"
         for key, value in described["settings"].items()
         if now["settings"].get(key) != value
     ]

@@ -168,9 +168,9 @@ def _finetune(config: FinetuneConfig) -> Run:
 
     base_fingerprint = from_first_rank(fingerprint(base) if main else None)
     if parent:
-        contract = parent.contract_for(config, data.encoder, base_fingerprint)
+        contract = parent.contract_for(config, data.encoder, base_fingerprint, data.model_config)
     else:
-        contract = Contract.of(data.encoder, config.base_model, base_fingerprint)
+        contract = Contract.of(data.encoder, config.base_model, base_fingerprint, data.model_config)
     described: dict[str, Any] = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
     described |= {"parent": parent.described} if parent else {}
     identity = identity_of(config, data.records.fingerprint, asdict(contract), described.get("parent"))

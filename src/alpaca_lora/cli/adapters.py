@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from shlex import quote
 from typing import Literal
 
+from ..data.files import read_json_file
+from ..errors import AdapterError
 from .names import command_name, paths
 
 
@@ -33,7 +34,7 @@ def merge(
 
     adapters = [adapter, *paths(also)]
     folder = api.merge(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
-    measured = json.loads((folder / "merge_certificate.json").read_text(encoding="utf-8"))["logits"]
+    measured = read_json_file(folder / "merge_certificate.json", AdapterError)["logits"]
     print(f"Merged folder: {folder}")
     if certify:
         print(

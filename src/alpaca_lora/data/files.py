@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..textfiles import read_json_file as read_json_file
+
 
 def write_atomically(path: Path, text: str, errors: str = "strict") -> None:
     """Write a file whole or not at all, and have it on the disk before returning; `errors` as for `open`."""

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.files import sha256_of_file, sha256_of_json, write_atomically
+from ..data.files import read_json_file, sha256_of_file, sha256_of_json, write_atomically
 from ..errors import ConfigError, DataError
 from ..selfinstruct.folder import make_folder
 from .outputs import ModelOutput, read_outputs
@@ -109,8 +109,8 @@ class Comparison:
             )
         if not path.exists():
             raise DataError(f"{folder}: holds no {NAME}. `alpaca-lora compare A.json B.json --out {folder}` writes it.")
+        content = read_json_file(path, DataError, "Compare the two files in another folder.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             version = content["version"]
             if version == VERSION:
                 pairs = [Pair(**pair) for pair in content["pairs"]]

@@ -19,8 +19,14 @@ from typing import Any, Literal
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from ..errors import ModelError
 from .sampling import Sampler, Sampling
 from .text import GrowingText
+
+NOT_FINITE = (
+    "the model's logits are NaN or Inf, so it has no answer: its weights are damaged, or leave the range of its dtype. "
+    "Copy the model again, or load it with dtype=float32."
+)
 
 # Shapes: B rows, H key/value heads, T tokens of the longest row, D head size, V vocabulary.
 
@@ -253,9 +259,11 @@ def _left_padded(tensor: torch.Tensor, length: int, dim: int) -> torch.Tensor:
 
 
 def _choose(answers: Sequence[Answer], logits_BV: torch.Tensor) -> None:
-    """Give every answer its next token."""
-    likeliest = logits_BV.argmax(-1).tolist()
-    for answer, token, logits_V in zip(answers, likeliest, logits_BV, strict=True):
+    """Give every answer its next token; ModelError where the logits are no numbers to choose by."""
+    highest_B, likeliest_B = logits_BV.max(-1)
+    if not bool(highest_B.isfinite().all()):  # NaN is the highest wherever it stands
+        raise ModelError(NOT_FINITE)
+    for answer, token, logits_V in zip(answers, likeliest_B.tolist(), logits_BV, strict=True):
         sampler = answer.sampler
         assert sampler is not None  # it joined
         answer.take(token if sampler.plain else sampler.choose([*answer.prompt, *answer.ids], logits_V))

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from ..adapters.contract import Contract, read_contract
 from ..adapters.store import (
@@ -26,7 +26,7 @@ from ..adapters.store import (
     named_base,
 )
 from ..data.tokens import Encoder
-from ..errors import AdapterError, ConfigError, DataError, did_you_mean
+from ..errors import AdapterError, ConfigError, DataError, ModelError, did_you_mean
 from ..models.fingerprint import fingerprint
 from ..models.load import (
     Placement,
@@ -34,7 +34,7 @@ from ..models.load import (
     load_model,
     resolve_base,
 )
-from .batch import Answer, Batch, Scheduler, bytes_per_token
+from .batch import NOT_FINITE, Answer, Batch, Scheduler, bytes_per_token
 from .completion import Completion
 from .sampling import Sampling
 from .text import GrowingText
@@ -322,7 +322,24 @@ class LocalModel:
             **sampled,
         )
         ids = torch.tensor([answer.prompt], device=self.model.device)
-        with torch.no_grad():
-            out = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        # transformers fills in what `config` leaves out from the model's own settings, which single answers never see.
+        own, self.model.generation_config = self.model.generation_config, GenerationConfig()
+        try:
+            with torch.no_grad():
+                out = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([_finite]),
+                )
+        finally:
+            self.model.generation_config = own
         for token in out[0, len(answer.prompt) :].tolist():
             answer.take(token)
+
+
+def _finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """What a beam search adds nothing to; ModelError where there is nothing to choose by."""
+    if not bool(scores.max(-1).values.isfinite().all()):
+        raise ModelError(NOT_FINITE)
+    return scores

@@ -68,8 +68,8 @@ def voice_at(
     if template is None:
         encoder.check_template()
     if contract:
-        size = load_config(base).vocab_size
-        contract.check(encoder, base_fingerprint if adapter else None, path, vocab_size=size, force=force)
+        config = load_config(base)
+        contract.check(encoder, base_fingerprint if adapter else None, path, model_config=config, force=force)
     stops = sorted({*contract.stop_ids, encoder.eos_id}) if contract else []
     return Voice(encoder, stops, contract)
 

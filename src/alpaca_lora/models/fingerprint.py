@@ -1,4 +1,4 @@
-"""A base model's fingerprint: the same for the same weights, another where any weight differs.
+"""What a model is: a fingerprint of its weights, another where any of them differs, and what its config computes.
 
     0f3a...-91bc...
     '--+--' '--+--'
@@ -8,7 +8,7 @@ The first half is cheap and says which model it is; the second covers every valu
 so that a float32 model and its bfloat16 copy are the same base; changes smaller than that rounding are not seen.
 
 Cost: one pass over the files the first time (a core hashes about 1 GB/s, four at most work), then none: the result is
-kept in the user's cache for as long as the files' sizes, times and inodes stay what they are.
+kept in the user's cache for as long as the files' sizes, times and inodes stay what they are; they may move.
 """
 
 from __future__ import annotations
@@ -21,9 +21,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..data.files import sha256_of_json, write_atomically
-from .demo import cache_dir
+from safetensors import SafetensorError
 
+from ..data.files import read_json_file, sha256_of_json, write_atomically
+from ..errors import ModelError
+from .demo import cache_dir
+from .weight_files import weight_files
+
+RUN_FILE, CERTIFICATE = "alpaca_lora.json", "merge_certificate.json"
+# What config.json says beside what the model computes: where it came from, how it is held, trained or stopped.
+_BESIDE = {
+    *("_name_or_path", "architectures", "auto_map", "transformers_version"),
+    *("dtype", "torch_dtype", "attn_implementation", "use_cache", "return_dict", "chunk_size_feed_forward"),
+    *("attention_dropout", "initializer_range", "pretraining_tp", "output_attentions", "output_hidden_states"),
+    *("id2label", "label2id", "problem_type", "is_encoder_decoder"),
+}
 _SAMPLES = 64  # values of each tensor
 _PIECE_VALUES = 1 << 18  # converted and hashed at a time: 2 MB a thread
 _THREADS = 4
@@ -40,8 +52,18 @@ def fingerprint(base_model: str) -> str:
 
     Returns:
         Two SHA-256 hashes in hex, joined by a hyphen: of samples, and of everything.
+
+    Raises:
+        ModelError: its files are missing or damaged.
     """
-    paths = _weight_files(base_model)
+    paths = weight_files(base_model)
+    try:
+        return _fingerprint(paths)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"base_model: cannot read the weights of {base_model!r}: {error}. Copy it again.") from error
+
+
+def _fingerprint(paths: list[str]) -> str:
     kept = cache_dir() / "fingerprints" / sha256_of_json([_state(path) for path in paths])
     with suppress(OSError, UnicodeDecodeError):
         found = kept.read_text(encoding="utf-8")
@@ -62,6 +84,53 @@ def same_base(recorded: str, now: str) -> bool:
         now: What `fingerprint` gives.
     """
     return recorded == now or recorded == now.partition("-")[0]
+
+
+def check_weights(folder: str | Path) -> None:
+    """Raise ModelError where a merged or fully tuned folder does not hold the weights that were written there.
+
+    What was written stands in alpaca_lora.json (`weights`) or in merge_certificate.json; other folders pass. Costs what
+    `fingerprint` costs: one pass over the files, once.
+    """
+    for name, keys in ((RUN_FILE, ("weights",)), (CERTIFICATE, ("merged", "fingerprint"))):
+        path = Path(folder) / name
+        recorded: Any = read_json_file(path, ModelError) if path.exists() else {}
+        for key in keys:
+            recorded = recorded.get(key) if isinstance(recorded, dict) else recorded
+        if recorded is not None and not (isinstance(recorded, str) and same_base(recorded, fingerprint(str(folder)))):
+            raise ModelError(
+                f"{folder}: its weights are not those that were written there (by {name}). Copy the folder again from "
+                f"where it was made; if you changed them on purpose, remove {keys[0]!r} from {name}."
+            )
+
+
+def computes(config: Any) -> dict[str, Any]:
+    """What a transformers config says of what its model computes, as JSON gives it back; files may leave defaults out.
+
+    Args:
+        config: What `load_config` gave.
+    """
+    content = json.loads(config.to_json_string(use_diff=False))
+    return {key: value for key, value in content.items() if key not in _BESIDE and not key.endswith("_token_id")}
+
+
+def differing(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """ "KEY is X, not Y" for each key that two `computes` both have with other values.
+
+    Another version of transformers may know more or fewer keys than the one that recorded.
+
+    Example:
+        >>> differing({"rms_norm_eps": 1e-06, "old": 1}, {"rms_norm_eps": 1e-05, "new": 2})
+        ['rms_norm_eps is 1e-05, not 1e-06']
+    """
+    found = []
+    for key in sorted(recorded.keys() & now.keys()):
+        before, after = recorded[key], now[key]
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += [f"{key}.{inner}" for inner in differing(before, after)]
+        elif before != after:
+            found.append(f"{key} is {after!r}, not {before!r}")
+    return found
 
 
 def _taken(paths: list[str]) -> str:
@@ -114,32 +183,6 @@ def _pieces(shape: list[int]) -> Iterator[Any]:
 
 
 def _state(path: str) -> list[Any]:
-    """What changes when a file does."""
+    """What changes when a file does, and not when its folder moves."""
     state = Path(path).stat()
-    return [str(Path(path).resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
-
-
-def narrow_dtypes(base_model: str) -> list[str]:
-    """Types of a base model's stored tensors that are no full precision: weights quantised without a word of it."""
-    from safetensors import safe_open
-
-    found = set()
-    for path in _weight_files(base_model):
-        with safe_open(path, framework="pt") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    return sorted(found - {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"})
-
-
-def _weight_files(base_model: str) -> list[str]:
-    """The safetensors files of a folder or of a hub model, which is downloaded where it is not yet.
-
-    Of a hub model that has both, the single file counts, as for transformers; in a folder both are refused.
-    """
-    from transformers.utils.hub import cached_file
-
-    single = cached_file(base_model, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    if single is not None:
-        return [single]
-    index = cached_file(base_model, "model.safetensors.index.json")
-    names = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-    return [cached_file(base_model, name) for name in names]
+    return [Path(path).name, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]

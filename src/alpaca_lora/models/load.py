@@ -5,20 +5,19 @@ In: a hub id, a folder, or the word `demo`. Out: a transformers tokenizer and mo
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
-from .fingerprint import narrow_dtypes
+from .fingerprint import check_weights
 from .folder import what_is
 from .quantization import keep_trainable, quantization
-from .tokenizer import cannot_load
+from .tokenizer import cannot_load, check_readable
 from .tokenizer import check_pairing as check_pairing
 from .tokenizer import load_tokenizer as load_tokenizer
+from .weight_files import check_stored, check_weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +50,7 @@ def resolve_base(base_model: str) -> str:
             f"base_model: {base_model!r} has no config.json, so it is not a transformers model folder: it is {what}. "
             f"{advice}"
         )
-    _check_weight_files(path)
+    check_weight_files(path)
     return str(path)
 
 
@@ -59,10 +58,11 @@ def load_config(base_model: str) -> Any:
     """The transformers config of a resolved base model; loads no weights."""
     from transformers import AutoConfig
 
+    check_readable(base_model, "config.json")
     try:
         return AutoConfig.from_pretrained(base_model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(cannot_load("config", base_model, error)) from error
+    except Exception as error:  # transformers raises dozens of types for values it did not expect
+        raise ModelError(cannot_load("config", base_model, error, "config.json")) from error
 
 
 def load_model(base_model: str, placement: Placement, bits: int | None = None) -> Any:
@@ -76,15 +76,19 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
     Raises:
         ModelError: it cannot be loaded, or its weights are not safetensors or are quantised already.
     """
-    from safetensors import SafetensorError
+    import torch
     from transformers import AutoModelForCausalLM
 
-    already = getattr(load_config(base_model), "quantization_config", None)
+    config = load_config(base_model)
+    already = getattr(config, "quantization_config", None)
     if already is not None:
         raise ModelError(
             f"base_model: the weights of {base_model!r} are quantised already. Name the full-precision model; "
             "finetune's method=qlora quantises it while it loads."
         )
+    _check_generation_config(base_model)
+    check_stored(base_model, config)
+    check_weights(base_model)
     quantized = {} if bits is None else quantization(bits, placement)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -96,18 +100,15 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
             ignore_mismatched_sizes=True,  # reported below, with names
             **quantized,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(cannot_load("model", base_model, error)) from error
-    if narrow := narrow_dtypes(base_model):  # read as if the integers were the weights, without their scales
-        raise ModelError(
-            f"base_model: weights of {base_model!r} are quantised ({', '.join(narrow)}), though its config.json does "
-            "not say so. Name the full-precision model."
-        )
+    except (MemoryError, torch.OutOfMemoryError, ImportError):
+        raise
+    except Exception as error:
+        raise ModelError(cannot_load("model", base_model, error, "config.json")) from error
     lacking = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lacking:  # transformers has filled them with random values
         raise ModelError(
-            f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, or has them in another shape "
-            f"than its config.json says, first {lacking[:2]}. Copy the model again."
+            f"base_model: {base_model!r} lacks {len(lacking)} of the model's tensors, first {lacking[:2]}. Copy the "
+            "model again."
         )
     if bits is None:
         return model.to(placement.device).eval()
@@ -196,29 +197,14 @@ def nodes() -> int:
     return int(reduce(first_there, "sum"))
 
 
-def _check_weight_files(folder: Path) -> None:
-    """Refuse pickles, and weight files outside the folder: transformers opens whatever `weight_map` names (its issue
-    47176). Names decide, not what links point to: the hub's cache keeps the bytes elsewhere."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        pickles = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
-        if pickles and not any(folder.glob("*.safetensors")):
-            raise ModelError(
-                f"base_model: {str(folder)!r} holds {pickles[0]}, a pickle that can run code when it is read; only "
-                "safetensors are read. Convert it where you trust it, or use a safetensors copy of the model."
-            )
+def _check_generation_config(base_model: str) -> None:
+    from transformers import GenerationConfig
+
+    name = "generation_config.json"
+    if not (Path(base_model) / name).exists():
         return
+    check_readable(base_model, name)
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        paths = [os.path.normpath(folder / name) for name in names]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{index}: not a safetensors index: {error!r}. Copy the model again.") from error
-    single = "model.safetensors"
-    if (folder / single).exists() and single not in names:
-        raise ModelError(
-            f"base_model: {str(folder)!r} holds {single} and {index.name}, which names other files: two models in one "
-            "folder. Remove the one that is not meant."
-        )
-    for name, path in zip(names, paths, strict=True):
-        if not Path(path).is_relative_to(os.path.normpath(folder)):
-            raise ModelError(f"{index}: names {name!r}, which lies outside the model's folder; refused.")
+        GenerationConfig.from_pretrained(base_model)
+    except Exception as error:
+        raise ModelError(cannot_load("generation config", base_model, error, name)) from error

@@ -8,13 +8,16 @@ Its ids are therefore compared with those of SentencePiece itself.
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from ..data.files import read_json_file
 from ..errors import ModelError
 
 _SPECIALS = ("unk_token", "bos_token", "eos_token")
+_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PROBES = ("Below is an instruction.", "Hello", "é 日本\n\nx = 1 # two")
 
 
@@ -27,6 +30,7 @@ def load_tokenizer(base_model: str) -> Any:
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    check_readable(base_model, *_FILES)
     try:
         settings = get_tokenizer_config(base_model)
         # An empty text is no token: transformers would look for it, take <unk> instead, and look for that, forever.
@@ -41,10 +45,10 @@ def load_tokenizer(base_model: str) -> Any:
             f"base_model: the tokenizer of {base_model!r} names an unk_token that its vocabulary lacks. Name the right "
             "one (of a LLaMA: <unk>) in its tokenizer_config.json."
         ) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(cannot_load("tokenizer", base_model, error)) from error
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ModelError(cannot_load("tokenizer", base_model, error, "tokenizer.json")) from error
 
 
 def check_pairing(tokenizer: Any, config: Any) -> None:
@@ -103,14 +107,24 @@ def pad_within(tokenizer: Any, rows: int | None) -> None:
     tokenizer.pad_token = tokenizer.eos_token
 
 
-def cannot_load(what: str, base_model: str, error: Exception) -> str:
-    """What a user is told where transformers cannot load something."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def check_readable(base_model: str, *names: str) -> None:
+    """Raise ModelError where a folder has one of these files and it holds no JSON object; hub models pass."""
+    for name in names:
+        path = Path(base_model) / name
+        if os.path.lexists(path):
+            read_json_file(path, ModelError, "Copy the model again.")
+
+
+def cannot_load(what: str, base_model: str, error: Exception, file: str) -> str:
+    """What a user is told where transformers cannot load something, most likely for what `file` says."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if "trust_remote_code" in str(error):
         return (
             f"base_model: {base_model!r} comes with code of its own, which is never run here. Name a model that "
             "transformers knows, such as a LLaMA."
         )
+    if (Path(base_model) / file).exists():
+        return f"{Path(base_model) / file}: transformers cannot use it: {reason.rstrip('.')}. Copy the model again."
     found = "" if Path(base_model).exists() else " (no such folder here, so it was taken for a hub id)"
     return (
         f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "

@@ -21,10 +21,10 @@ import string
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from ..config import shown, small_text
+from ..config import shown
 from ..errors import TemplateError, did_you_mean
+from ..textfiles import parse_json, read_text_file
 
 _KEYS = ("description", "prompt_input", "prompt_no_input", "response_split")
 _OPTIONAL = {"description": "", "warning": ""}
@@ -65,15 +65,7 @@ class Template:
                 the two allowed.
         """
         text, name = _read(str(name_or_path))
-        try:
-            fields = json.loads(text, object_pairs_hook=_unique_keys, parse_int=float)  # of any length: none is allowed
-        except json.JSONDecodeError as error:
-            raise TemplateError(f"{name}: not valid JSON: {error}. A template is one object with {_KEYS}.") from error
-        except RecursionError:
-            raise TemplateError(f"{name}: is nested too deep. A template is one flat object with {_KEYS}.") from None
-        except ValueError as error:
-            raise TemplateError(f"{name}: {error}") from error
-        return cls.from_dict(fields, name)
+        return cls.from_dict(parse_json(text, name, TemplateError, f"A template is one object with {_KEYS}."), name)
 
     @classmethod
     def from_dict(cls, fields: object, name: str = "<dict>") -> Template:
@@ -127,24 +119,12 @@ def _read(name: str) -> tuple[str, str]:
     if name in template_names():
         return (resources.files(__package__) / "templates" / f"{name}.json").read_text(encoding="utf-8"), name
     if os.path.isfile(name):
-        try:
-            return small_text(Path(name), _MAX_BYTES), name
-        except ValueError as error:
-            raise TemplateError(f"prompt_template: {name} {error}") from error
+        return read_text_file(name, TemplateError, "Give a text file in UTF-8.", _MAX_BYTES), name
     names = template_names()
     raise TemplateError(
         f"prompt_template: {shown(name)} is neither a packaged template nor a file."
         f"{did_you_mean(name, names)} Packaged: {', '.join(names)}."
     )
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"template key {shown(key)} stands twice. Keep one of them.")
-        found[key] = value
-    return found
 
 
 def _check_fields(name: str, key: str, text: str, wanted: set[str]) -> None:

@@ -46,6 +46,7 @@ from ..data.files import sync_folder, write_atomically
 from ..errors import ConfigError, DataError
 from ..inference.completion import Completion
 from ..inference.meter import Usage
+from ..textfiles import parse_json, read_whole_file
 from .folder import make_folder
 
 NAME = "journal.jsonl"
@@ -291,14 +292,14 @@ def _read(path: Path) -> tuple[State, int]:
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    content = path.read_bytes()
+    content = read_whole_file(path, DataError)
     whole = content.rfind(b"\n") + 1
     lines = []
     for number, text in enumerate(content[:whole].splitlines(), start=1):
         try:
-            line = json.loads(text)
+            line = parse_json(text.decode("utf-8"), "", DataError)
             line["line"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError):
             raise DataError(
                 f"{path}, line {number}: damaged. Requests from there on are sent again if that line and all after it "
                 "are removed; keep a copy."

@@ -29,7 +29,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..data.files import sha256_of_file, sha256_of_json, sync_folder, write_atomically
+from ..data.files import read_json_file, sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..errors import TrainingError
 from ..models.load import processes
 from .history import read_history
@@ -70,17 +70,17 @@ def seal(folder: Path, step: int, run: str) -> None:
 
 def flaw(folder: Path, run: str) -> str | None:
     """Why a checkpoint cannot be used; None where it can."""
+    if not (folder / MANIFEST).exists():
+        return "it has no manifest.json: saving it was cut short"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json_file(folder / MANIFEST, TrainingError)
         content = manifest["content"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
         step, belongs_to = content["step"], content["run"]
         if manifest["sha256"] != sha256_of_json(content):
             raise ValueError("its content is not what was written")
-    except FileNotFoundError:
-        return "it has no manifest.json: saving it was cut short"
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        return f"its manifest.json is damaged ({type(error).__name__})"
+    except (TrainingError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest.json is damaged"
     if belongs_to != run:
         return "it belongs to another run"
     if folder.name != f"checkpoint-{step}":
@@ -102,7 +102,7 @@ def flaw(folder: Path, run: str) -> str | None:
 
 def ranks_of(checkpoint: Path) -> int:
     """Processes that saved a valid checkpoint; versions that did not write it down are taken to be the same now."""
-    content = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["content"]
+    content = read_json_file(checkpoint / MANIFEST, TrainingError)["content"]
     return int(content.get("processes", processes().num_processes))
 
 

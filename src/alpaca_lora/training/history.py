@@ -13,6 +13,7 @@ from typing import Any
 
 from ..data.files import write_atomically
 from ..errors import DataError
+from ..textfiles import parse_json, read_text_file, read_whole_file
 
 NAME = "history.jsonl"
 
@@ -23,11 +24,13 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # a whole line ends in a newline
+    for number, line in enumerate(read_whole_file(path, DataError).split(b"\n")[:-1], 1):  # a whole one ends so
         try:
-            entry = json.loads(line)
-            found.append({**entry, "step": int(entry["step"])})
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            entry = parse_json(line.decode(), "", DataError)
+            if type(entry["step"]) is not int or not all(type(value) in (int, float) for value in entry.values()):
+                raise ValueError("what is no number")
+            found.append(entry)
+        except (ValueError, KeyError) as error:
             raise DataError(
                 f"{path}: line {number} is not a line of a run's history. The run's checkpoints hold copies of this "
                 "file; copy the newest one here."
@@ -48,7 +51,7 @@ def begin_history(output_dir: Path, checkpoint: Path | None) -> None:
     if checkpoint is None:
         text = ""
     elif (copy := checkpoint / NAME).exists():
-        text = copy.read_text(encoding="utf-8")
+        text = read_text_file(copy, DataError)
     else:  # saved by a version that kept no copy
         done = [line for line in read_history(output_dir) if line["step"] <= int(checkpoint.name.rpartition("-")[2])]
         text = "".join(json.dumps(line) + "\n" for line in done)

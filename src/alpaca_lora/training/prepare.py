@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import warnings
@@ -15,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..config import FinetuneConfig
+from ..data.files import read_json_file
 from ..data.records import MAX_DROPPED_PERCENT, RecordSet, load_records, shown_numbers, split_records
 from ..data.tokens import Encoder, Examples
 from ..errors import ConfigError, DataError
@@ -276,7 +276,7 @@ def make_output_dir(config: FinetuneConfig) -> Path:
 
 def _read_run_file(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path, ConfigError)
         identity_of(content["config"], content["data"]["fingerprint"], content["contract"], content.get("parent"))
         return {**content, "finished": bool(content["finished"])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
