@@ -313,6 +313,19 @@ def test_a_signal_ends_a_run_in_good_order(tmp_path, number):
     assert "4 attempts without an answer" in str(caught.value)
 
 
+def test_who_handles_sigterm_does_so_again_afterwards(tmp_path):
+    def own(number, frame):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with ScriptedServer(GOOD) as server:
+            write(server, tmp_path, num_records=1)
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_full_disk_ends_a_run_at_once(tmp_path, monkeypatch):
     def extend(self, folder, first):
         raise OSError(28, "No space left")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..data.files import unfinished
 from ..errors import AdapterError, ModelError
 from ..models.fingerprint import check_weights
 from ..models.load import resolve_base
@@ -176,23 +176,22 @@ def write_index(folder: Path, entries: Mapping[str, Entry]) -> None:
 
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder that becomes `out` when all went well, and vanishes when anything did not.
+    """A folder that becomes `out` when all went well, and vanishes when anything did not; see `unfinished`.
 
     Raises:
-        AdapterError: `out` is not empty or cannot be written.
+        AdapterError: `out` is not empty, another process writes it, or it cannot be written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".alpaca-lora-") as scratch:
-            part = Path(scratch) / out.name
+        with unfinished(out) as part:
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
             part.mkdir()
             yield part
-            if out.exists():
-                out.rmdir()
-            part.rename(out)
+            part.rename(out)  # also onto an empty folder
+    except BlockingIOError as error:
+        raise AdapterError(f"{out}: another process is writing it. Wait for it, or name another folder.") from error
     except OSError as error:
         raise AdapterError(f"{out}: cannot be written: {error.strerror or error}. Name another folder.") from error
 

@@ -25,7 +25,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ import numpy as np
 
 from ..errors import DataError, ModelError, TemplateError
 from ..prompts import Template
+from .files import unfinished
 from .records import Record, RecordSet
 
 _BATCH_RECORDS = 1_000
@@ -349,8 +349,7 @@ def _write_examples(path: Path, examples: Examples) -> None:
         "record_numbers": examples.record_numbers,
         **{name: np.asarray(getattr(examples, name), np.int32) for name in _LISTS},
     }
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
+    with unfinished(path, wait=True) as part:
         save_file(arrays, part, metadata={"sha256": _hash_arrays(arrays)})
         os.replace(part, path)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from threading import Thread
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +118,22 @@ def run(
         close: Ends what is still going on after those seconds.
         allow_host: Names beside this machine's own, as for `Guard`.
     """
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has shut down
+    # uvicorn raises the signal again once it has shut down: what comes after serving, such as a report, is still done.
+    with suppress(KeyboardInterrupt), _sigterm_spent():
         server_of(app, listening, token, close, allow_host).run(sockets=[listening])
+
+
+@contextmanager
+def _sigterm_spent() -> Iterator[None]:
+    """SIGTERM has no effect of its own, where it would end the process."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def server_of(
@@ -134,12 +149,12 @@ def server_of(
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:  # told again: answers end now, instead of being torn off with a traceback each
-                Thread(target=close, daemon=True).start()
+                threading.Thread(target=close, daemon=True).start()
             super().handle_exit(sig, frame)
             self.force_exit = False
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            asyncio.get_running_loop().call_later(GRACE_SECONDS, Thread(target=close, daemon=True).start)
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, threading.Thread(target=close, daemon=True).start)
             await super().shutdown(sockets)
 
     host, port = listening.getsockname()[:2]

@@ -7,9 +7,10 @@ package it comes from the hub.
 from __future__ import annotations
 
 import importlib.util
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from ..data.files import unfinished
 from ..errors import ModelError
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -65,16 +66,17 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch_folder = tempfile.TemporaryDirectory(dir=folder.parent)
-    except OSError as error:
-        raise ModelError(
-            f"base_model: the demo model is unpacked once, but {folder.parent} cannot be written ({error.strerror}). "
-            "Set XDG_CACHE_HOME to a folder that can, with 540 MB free."
-        ) from error
-    with scratch_folder as scratch:
-        part = Path(scratch) / folder.name
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            part = stack.enter_context(unfinished(folder, wait=True))
+        except OSError as error:
+            raise ModelError(
+                f"base_model: the demo model is unpacked once, but {folder.parent} cannot be written "
+                f"({error.strerror}). Set XDG_CACHE_HOME to a folder that can, with 540 MB free."
+            ) from error
+        if (folder / "model.safetensors").exists():
+            return  # another process was first
         where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
         AutoTokenizer.from_pretrained(**where).save_pretrained(part)
         model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
@@ -82,8 +84,4 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
         model.save_pretrained(part)
-        try:
-            part.rename(folder)
-        except OSError:  # another process was first; its copy is as good
-            if not (folder / "model.safetensors").exists():
-                raise
+        part.rename(folder)

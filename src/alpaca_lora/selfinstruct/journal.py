@@ -31,7 +31,6 @@ A process that dies loses nothing that is in it: the next one reads it and goes 
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import time
@@ -42,7 +41,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..data.files import sync_folder, write_atomically
+from ..data.files import locked, sync_folder, write_atomically
 from ..errors import ConfigError, DataError
 from ..inference.completion import Completion
 from ..inference.meter import Usage
@@ -257,7 +256,7 @@ def rejudge(folder: str | Path, filters: Mapping[str, Any], judge: Callable[[dic
     return read_journal(folder)
 
 
-def lock(folder: Path, file: Path | None = None) -> IO[str]:
+def lock(folder: Path, file: Path | None = None) -> IO[bytes]:
     """Keep other processes from writing in a folder until the file returned is closed, or this process ends.
 
     Args:
@@ -265,16 +264,13 @@ def lock(folder: Path, file: Path | None = None) -> IO[str]:
         file: As for `Journal`.
     """
     make_folder(folder, file)
-    locked = (folder / ".lock").open("w")
     try:
-        fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        locked.close()
+        return locked(folder / ".lock")
+    except BlockingIOError:
         other = "file" if file else "folder"
         raise ConfigError(
             f"{folder}: another process is writing in it. Wait for it, or give another {other}."
         ) from None
-    return locked
 
 
 def _read(path: Path) -> tuple[State, int]:

@@ -22,11 +22,12 @@ def run_in_a_loop(work: Callable[[], Coroutine[Any, Any, None]], interrupt: Call
             soon; a second signal does what it always did.
     """
     loop: asyncio.AbstractEventLoop
+    before: dict[int, Any] = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
 
     async def whole() -> None:
         nonlocal loop
         loop = asyncio.get_running_loop()
-        with _on_signals(loop, interrupt):
+        with _on_signals(loop, interrupt, before):
             await work()
 
     try:
@@ -44,16 +45,18 @@ def run_in_a_loop(work: Callable[[], Coroutine[Any, Any, None]], interrupt: Call
 
 
 @contextmanager
-def _on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[int], None]) -> Iterator[None]:
+def _on_signals(
+    loop: asyncio.AbstractEventLoop, interrupt: Callable[[int], None], before: dict[int, Any]
+) -> Iterator[None]:
     # Elsewhere than in the main thread Python allows no handlers.
     numbers = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
 
-    def restore() -> None:
+    def leave() -> None:
         for number in numbers:
-            loop.remove_signal_handler(number)
+            loop.remove_signal_handler(number)  # which leaves Python's default
 
     def heard(number: int) -> None:
-        restore()
+        leave()
         interrupt(number)
 
     for number in numbers:
@@ -61,4 +64,6 @@ def _on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[int], None
     try:
         yield
     finally:
-        restore()
+        leave()
+        for number in numbers:
+            signal.signal(number, before[number])
