@@ -5,6 +5,7 @@ In: a hub id, a folder, or the word `demo`. Out: a transformers tokenizer and mo
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
