@@ -197,6 +197,25 @@ def test_folders_that_are_no_source(tmp_path, names, message):
         load_records(folder)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train.json", "val.json"],
+        ["a.json", "test.json", "train.json", "notes.txt"],
+        ["train.jsonl", "test.json", "test.jsonl"],
+    ],
+)
+def test_files_set_aside_for_testing_are_in_no_advice(tmp_path, names):
+    for name in names:
+        write(tmp_path / name, name)
+    with pytest.raises(DataError) as caught:
+        load_records(tmp_path)
+    advice = str(caught.value).partition("Name the files to train on: ")[2]
+    named = [name for name in names if name.startswith(("a", "train"))]
+    assert advice == ", ".join(repr(str(tmp_path / name)) for name in named)
+    assert len(load_records([tmp_path / name for name in named])) > 0
+
+
 def test_what_goes_with_data_in_a_folder_is_passed_over(tmp_path):
     for name in ("latest.jsonl", "README.md", "LICENSE", ".hidden", "latest.lint.json"):
         write(tmp_path / name, "x")

@@ -15,12 +15,20 @@ def turns(count):
     return [{"from": ("human", "gpt")[n % 2], "value": f"text {n}"} for n in range(count)]
 
 
+def messages(*texts):
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
 @pytest.mark.parametrize(
     ("row", "first", "last"),
     [
-        ({"conversations": turns(4)}, "conversations of several turns", "split each into one record an exchange"),
-        ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "preference pairs", "'output': 'chosen'}"),
-        ({"prompt": "Hi", "completion": "a", "label": True}, "answers marked good or bad", "'output': 'completion'}"),
+        ({"conversations": turns(4)}, "conversations of several turns", "row['conversations'][:2]"),
+        ({"conversation": [{"Q": "a", "A": "b"}]}, "conversations, not all of a single", "split each into one record"),
+        ({"row_idx": 1, "row": GOOD}, "rows of the hub's data viewer", "rows = [row['row'] for row in rows]"),
+        ({"instruction": "Hi", "completions": [{"response": "a"}]}, "instructions with several rated", "best answer"),
+        ({"instruction": "Hi", "output": ["a", "b"]}, "instructions with a list of answers", "row['output'][0]"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "preference pairs", "'output': 'chosen', 'rejected': None}"),
+        ({"prompt": "Hi", "completion": "a", "label": True}, "answers marked good or bad", "row['label'] in (True"),
         ({"message_tree_id": "1", "prompt": {"text": "Hi", "replies": []}}, "conversation trees of Op", "best reply"),
         ({"message_id": "2", "parent_id": "1", "text": "Hi"}, "messages of OpenAssistant", "best reply"),
         ({"question_id": 81, "turns": ["a", "b"]}, "questions of MT-bench", "alpaca-lora answer MODEL"),
@@ -46,6 +54,58 @@ def test_files_of_another_shape_are_called_by_their_name(row, first, last):
         assert last in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}], "each a bare list of messages"),
+        ([GOOD, GOOD], "lists of objects"),
+    ],
+)
+def test_lists_in_the_place_of_rows_are_unwrapped(rows, what):
+    with pytest.raises(DataError) as caught:
+        load_records([rows] * 3)
+    first, *_, last = str(caught.value).splitlines()
+    assert what in first
+    found = load_records(eval(last.partition("rows = ")[2], {"rows": [rows] * 3}))
+    assert found.records[0].output in ("Tom", "Ho")
+
+
+def test_values_without_names_are_read_by_their_first_row():
+    rows = [["instruction", "response"], ["Hi", "Ho"], ["Hi again", "Ho ho"]]
+    with pytest.raises(DataError, match="these are lists of values without their names") as caught:
+        load_records(rows)
+    made = eval(str(caught.value).partition("rows = ")[2], {"rows": rows})
+    assert made == [{"instruction": "Hi", "response": "Ho"}, {"instruction": "Hi again", "response": "Ho ho"}]
+    with pytest.raises(DataError, match="write each list as one, with the keys"):
+        load_records(rows[1:])
+
+
+def test_texts_without_a_key(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('["Why?", "How?"]', encoding="utf-8")
+    with pytest.raises(DataError, match="these are bare texts, without a key") as caught:
+        load_records(path)
+    assert "[{'instruction': row} for row in rows]" in str(caught.value).splitlines()[-1]
+
+
+def test_an_answer_under_a_slip_is_no_question():
+    with pytest.raises(DataError) as caught:
+        load_records([{"instruction": f"Add {n}.", "input": "", "ouput": "x"} for n in range(3)])
+    assert "without answers" not in str(caught.value)
+    assert "pass columns={'output': 'ouput'}" in str(caught.value)
+
+
+def test_mixed_conversations_are_told_together_with_their_count():
+    system = {"messages": [{"role": "system", "content": "Be kind."}, *messages("a", "b")]}
+    several = {"messages": messages("a", "b", "c", "d")}
+    with pytest.raises(DataError) as caught:
+        load_records([system, several] * 3 + [{"messages": messages("a", "b")}] * 4)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "<list>: these are conversations, not all of a single exchange."
+    assert any("3 rows: this conversation has a system turn" in line for line in lines)
+    assert lines[-1].startswith("A record is one exchange")
+
+
 def test_bad_rows_are_counted_by_kind_with_one_of_each():
     rows = [GOOD] * 3 + [{"instruction": "a"}] * 12 + [{**GOOD, "input": n} for n in (5, 6)] + [["x"]]
     with pytest.raises(DataError) as caught:
@@ -64,7 +124,7 @@ def test_some_conversations_among_records_are_counted(tmp_path):
     with pytest.raises(DataError) as caught:
         load_records([GOOD] * 5 + [{"conversations": turns(6)}] * 2)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "<list>: 2 of 7 rows are conversations of several turns, or with a system text."
+    assert lines[0] == "<list>: 2 of 7 rows are conversations of several turns."
     assert "2 rows: this conversation is no single exchange" in lines[1] and "first record 6" in lines[1]
 
 

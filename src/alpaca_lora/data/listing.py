@@ -123,10 +123,19 @@ def _of_folder(path: Path, entry: str | Path) -> list[str | Path]:
     elif held_out and len(held_out) < len(names):
         problem = f"what seems to be set aside for testing: {list_keys(held_out)}, beside {list_keys(names)}."
     if problem:
-        pattern = os.path.join(str(entry), f"*{data[0].suffix}") if data else ""
-        advice = f" Name the files, or a pattern: {pattern!r}." if data else ""
+        advice = _advice(entry, names, held_out) if data else ""
         raise DataError(f"{entry}: this folder, which Dataset.save_to_disk did not write, holds {problem}{advice}")
     return [type(entry)(os.path.join(str(entry), name)) for name in names]
+
+
+def _advice(entry: str | Path, names: list[str], held_out: list[str]) -> str:
+    """Which files of a folder to name; a pattern would take what is set aside for testing, too."""
+    rest = [name for name in names if name not in held_out] or names
+    alike = [name for name in names if Path(name).suffix == Path(rest[0]).suffix]
+    if not {*alike} & {*held_out}:
+        return f" Name the files, or a pattern: {os.path.join(str(entry), f'*{Path(rest[0]).suffix}')!r}."
+    paths = [repr(os.path.join(str(entry), name)) for name in alike if name in rest]
+    return f" Name the files to train on: {', '.join(paths[:8])}{', ...' * (len(paths) > 8)}"
 
 
 def _identity(name: str | Path) -> str:

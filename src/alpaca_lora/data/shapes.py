@@ -6,10 +6,13 @@ command it was given to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alpaca_lora.data.columns import CALLED, TURN_KEYS, suggest
+from alpaca_lora.data.compared import better_and_worse, take_better, take_good, take_named, two_answers
+from alpaca_lora.data.dialogues import KINDS, ONE_EXCHANGE, is_dialogue, kind_of
+from alpaca_lora.data.wrapped import write_records
 
 _WRITE = "Write one object with 'instruction', 'input' and 'output' for"
 
@@ -18,13 +21,20 @@ class Shape(NamedTuple):
     """What rows of one kind are (a plural), what to do with them, and how to know one.
 
     Attributes:
+        advice: A text, or how to make it of rows, one of this kind among them, and of the name of their source.
         keys: Keys that say it all, where the rows could be read as records.
+        wider: What these rows and their like are together, for files that mix them.
     """
 
     what: str
-    advice: str
-    matches: Callable[[Mapping[str, Any]], bool]
+    advice: str | Callable[[Sequence[Any], str], str]
+    matches: Callable[[Any], bool]
     keys: tuple[str, ...] = ()
+    wider: Shape | None = None
+
+    def how(self, rows: Sequence[Any], source: str) -> str:
+        """What to do with rows of a source."""
+        return self.advice if isinstance(self.advice, str) else self.advice(rows, source)
 
 
 def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -34,7 +44,49 @@ def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
 def _is_question(row: Mapping[str, Any]) -> bool:
     """Something that is asked, and no key that could hold an answer."""
     names = {str(key).casefold() for key in row}
-    return bool({*names} & {*CALLED["instruction"], "text", "turns"}) and not names & {*CALLED["output"]}
+    asked = {*names} & {*CALLED["instruction"], "text", "turns"} or "instruction" in suggest(row)
+    return bool(asked) and not names & {*CALLED["output"]} and "output" not in suggest(row)
+
+
+def _made(what: str, expression: str) -> Callable[[Sequence[Any], str], str]:
+    return lambda rows, source: f"{what}: {write_records(expression, source)}"
+
+
+def _dialogue(kind: str) -> Shape:
+    what, how = KINDS[kind]
+
+    def advice(rows: Sequence[Any], source: str) -> str:
+        return how(next(row for row in rows if isinstance(row, Mapping) and kind_of(row) == kind), source)
+
+    return Shape(what, advice, lambda row: kind_of(row) == kind, wider=DIALOGUES)
+
+
+def _has_header(rows: Sequence[Any]) -> bool:
+    return all(isinstance(name, str) for name in rows[0]) and {"instruction", "output"} <= {*rows[0], *suggest(rows[0])}
+
+
+def _take_lists(rows: Sequence[Any], source: str) -> str:
+    if _has_header(rows):
+        made = "[dict(zip(rows[0], row)) for row in rows[1:]]"
+        return f"The first names the others' values: {write_records(made, source)}"
+    return "A record is an object: write each list as one, with the keys 'instruction', 'input' and 'output'."
+
+
+def _best_rated(rows: Sequence[Any], source: str) -> str:
+    row = next(row for row in rows if isinstance(row, Mapping) and _are_dicts(row.get("completions")))
+    prompt, first = suggest(row).get("instruction") or "instruction", row["completions"][0]
+    if prompt not in row or not {"response", "overall_score"} <= {*first}:
+        return f"{_WRITE} the best answer of each row."
+    best = "max(row['completions'], key=lambda one: float(one['overall_score']))['response']"
+    made = f"[{{'instruction': row[{prompt!r}], 'output': {best}}} for row in rows if row['completions']]"
+    return f"Take the one with the highest score: {write_records(made, source)}"
+
+
+def _are_dicts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
+DIALOGUES = Shape("conversations, not all of a single exchange", ONE_EXCHANGE, is_dialogue)
 
 
 QUESTIONS = Shape(
@@ -60,16 +112,34 @@ SHAPES = (
         ("generator",),
     ),
     Shape(
-        "preference pairs, a better and a worse answer to each prompt ('chosen', 'rejected')",
-        "Only single answers are trained on: read the better ones, where they are texts, with the names of your keys "
-        "in columns={'instruction': 'prompt', 'output': 'chosen'}; or leave both out on purpose with "
-        "columns={'chosen': None, 'rejected': None}.",
-        _has("chosen", "rejected"),
+        "preference pairs, a better and a worse answer to each prompt",
+        take_better,
+        lambda row: better_and_worse(row) is not None,
         ("chosen", "rejected"),
     ),
     Shape(
+        "preference pairs, two answers to each prompt",
+        take_named,
+        lambda row: two_answers(row) is not None and "output" not in row,
+    ),
+    Shape(
+        "instructions with several rated answers to each ('completions')",
+        _best_rated,
+        lambda row: _are_dicts(row.get("completions")),
+    ),
+    Shape(
+        "instructions with a list of answers to each ('output')",
+        _made("Take one of them; where the first is the best", "[{**row, 'output': row['output'][0]} for row in rows]"),
+        lambda row: isinstance(row.get("output"), list) and isinstance((row["output"] or [0])[0], str),
+    ),
+    Shape(
+        "rows of the hub's data viewer, each inside the key 'row'",
+        _made("Take them out", "[row['row'] for row in rows]"),
+        lambda row: "row_idx" in row and isinstance(row.get("row"), Mapping),
+    ),
+    Shape(
         "answers marked good or bad ('prompt', 'completion', 'label')",
-        "Keep the rows whose label is true, and pass columns={'instruction': 'prompt', 'output': 'completion'}.",
+        take_good,
         _has("prompt", "completion", "label"),
     ),
     Shape(
@@ -92,11 +162,8 @@ SHAPES = (
         f"{_WRITE} every instance.",
         _has("instances"),
     ),
-    Shape(
-        "conversations of several turns, or with a system text",
-        "A record is one exchange: split each into one record an exchange, or keep the first exchange.",
-        lambda row: any(key in row for key in (*TURN_KEYS, "conversation", "dialog", "dialogue")),
-    ),
+    *map(_dialogue, KINDS),
+    DIALOGUES,
     QUESTIONS,
     Shape(
         "texts, each in a single key ('text')",
@@ -106,9 +173,30 @@ SHAPES = (
 )
 
 
+BARE = (
+    Shape(
+        "conversations, each a bare list of messages",
+        _made("Give each list its key", "[{'messages': row} for row in rows]"),
+        lambda row: _are_dicts(row) and any(key in row[0] for key in ("role", "from")),
+    ),
+    Shape(
+        "lists of objects; a file is a single list",
+        _made("Join them", "[one for row in rows for one in row]"),
+        _are_dicts,
+    ),
+    Shape("lists of values without their names", _take_lists, lambda row: isinstance(row, list)),
+    Shape(
+        "bare texts, without a key",
+        _made("If they are questions for alpaca-lora answer", "[{'instruction': row} for row in rows]"),
+        lambda row: isinstance(row, str),
+    ),
+)
+"""Shapes of rows that are no objects."""
+
+
 def shape_of(row: object) -> Shape | None:
     """The first shape that a row has, if any."""
-    return next((shape for shape in SHAPES if shape.matches(row)), None) if isinstance(row, Mapping) else None
+    return next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
 
 
 def question_columns(row: Mapping[str, Any]) -> dict[str, str | None]:

@@ -64,6 +64,11 @@ class Unusable:
         shape = shape_of(self._rows.values[unread[0].records[0] - 1])
         return shape if shape and unread[0].key in shape.keys else None
 
+    def _alike(self, shape: Shape | None) -> int:
+        """How many of the rows, good ones too, have a shape or one of those that it is wider than."""
+        found = map(shape_of, self._rows.values) if shape else ()
+        return sum(one is not None and shape in (one, one.wider) for one in found)
+
     def message(self, unread: Sequence[UnreadKey] = (), others: Sequence[str] = ()) -> str:
         """All that is wrong, also with keys that are not read; `others` are sentences with their own remedies."""
         source, total, count = self._rows.source, len(self._rows.values), sum(self._counts.values())
@@ -72,12 +77,15 @@ class Unusable:
             shape, having = named, len(unread[0].records)
             unread = [one for one in unread if one.key not in named.keys]
         said = [*(one.sentences(total, self._rows.parts) for one in unread), *others]
-        alike = sum(shape_of(row) == shape for row in self._rows.values) if shape else 0
+        alike = self._alike(shape)
+        if shape and shape.wider and having < count and 10 * alike < 9 * total:
+            having = sum(one for other, one in self._shapes.items() if shape.wider in (other, other.wider))
+            shape = shape.wider
+            alike = self._alike(shape)
         if shape and (10 * alike >= 9 * total or having == count):
             share = "these are" if 10 * alike >= 9 * total else f"{having:,} of {total:,} rows are"
-            return "\n".join(
-                [f"{source}: {share} {shape.what}.", *_indented(self.kinds(brief=True), said), shape.advice]
-            )
+            how = shape.how(self._rows.values, source)
+            return "\n".join([f"{source}: {share} {shape.what}.", *_indented(self.kinds(brief=True), said), how])
         if count == 1 and not said:
             (index, problem) = next(iter(self._first.values()))
             return f"{self._rows.where(index)}: {problem}"

@@ -1,0 +1,131 @@
+"""Rows of conversations that are no single exchange: what they are in plain words, and how to get records of them.
+
+A record is one exchange of a user and an assistant, in `conversations` or `messages`; several turns are not supported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from alpaca_lora.data.columns import TURN_KEYS
+from alpaca_lora.data.wrapped import write_records
+
+_KEYS = (*TURN_KEYS, "conversation", "dialog", "dialogue")
+_USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt")
+ONE_EXCHANGE = "A record is one exchange: split each into one record an exchange, or keep the first exchange."
+
+
+def is_dialogue(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a key that holds a conversation."""
+    return any(key in row for key in _KEYS) or _is_split(row)
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Which of KINDS a row is, or "" for another conversation, and for none."""
+    if _is_split(row):
+        return "split"
+    key, turns = _turns(row)
+    if not turns:
+        return ""
+    roles, text = _roles(turns), _text_key(turns)
+    if not all(roles):
+        return ""
+    if any(isinstance(turn.get(text), list) for turn in turns):
+        return "parts"
+    if "system" in roles or (isinstance(row.get("system"), str) and row["system"].strip()):
+        return "system"
+    if not {*roles} <= {*_USER, *_ASSISTANT}:
+        return "others"
+    if roles[0] in _ASSISTANT:
+        return "answer first"
+    if not {*roles} & {*_ASSISTANT}:
+        return "no answer"
+    return "several" if len(turns) > 2 else "another key" if key not in TURN_KEYS else ""
+
+
+def _split(row: Mapping[str, Any], source: str) -> str:
+    made = "[{'messages': row['prompt'] + row['completion']} for row in rows]"
+    return f"Join the two: {write_records(made, source)}"
+
+
+def _parts(row: Mapping[str, Any], source: str) -> str:
+    key, _ = _turns(row)
+    text = "turn['content'] if isinstance(turn['content'], str) else ''.join(part['text'] for part in turn['content'])"
+    made = f"[{{'messages': [dict(role=turn['role'], content={text}) for turn in row[{key!r}]]}} for row in rows]"
+    return f"Join the parts into texts: {write_records(made, source)}"
+
+
+def _system(row: Mapping[str, Any], source: str) -> str:
+    key, turns = _turns(row)
+    text, role = _text_key(turns), "role" if "role" in turns[0] else "from"
+    names = ["user", "assistant"] if role == "role" else ["human", "gpt"]
+    first = "[row.get('system')] + " if "system" in row else ""
+    made = (
+        f"[{{'instruction': '\\n\\n'.join(filter(None, {first}[turn[{text!r}] for turn in row[{key!r}][:-1]])), "
+        f"'output': row[{key!r}][-1][{text!r}]}} for row in rows "
+        f"if [turn[{role!r}] for turn in row[{key!r}]] in ({['system', *names]}, {names})]"
+    )
+    return (
+        "A record has no place for a system text. To put it in front of the user's text, in conversations of one "
+        f"exchange: {write_records(made, source)}"
+    )
+
+
+def _answer_first(row: Mapping[str, Any], source: str) -> str:
+    key, turns = _turns(row)
+    if len(turns) < 3:
+        return "Nothing in them answers a user: remove these rows, or correct the order of their turns."
+    made = f"[{{'messages': row[{key!r}][1:3]}} for row in rows if len(row[{key!r}]) > 2]"
+    return f"To leave out the assistant's first turn and keep the first exchange: {write_records(made, source)}"
+
+
+def _no_answer(row: Mapping[str, Any], source: str) -> str:
+    key, turns = _turns(row)
+    made = f"[{{'instruction': row[{key!r}][0][{_text_key(turns)!r}]}} for row in rows]"
+    return (
+        "There is nothing in them to train on. To have a model answer them, with alpaca-lora answer MODEL FILE "
+        f"OUT.json, write a file of questions: {write_records(made, source)}"
+    )
+
+
+def _several(row: Mapping[str, Any], source: str) -> str:
+    key, _ = _turns(row)
+    made = f"[{{'messages': row[{key!r}][:2]}} for row in rows]"
+    return f"{ONE_EXCHANGE} To keep the first: {write_records(made, source)}"
+
+
+def _others(row: Mapping[str, Any], source: str) -> str:
+    return "A record is a user's text and its answer: remove these rows, or write them without the other turns."
+
+
+KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], str]]] = {
+    "split": ("conversations, cut into a 'prompt' and a 'completion' that are lists of messages", _split),
+    "parts": ("conversations whose texts are lists of parts", _parts),
+    "system": ("conversations with a system text", _system),
+    "others": ("conversations with turns of others than a user and an assistant, such as tools", _others),
+    "answer first": ("conversations that the assistant begins", _answer_first),
+    "no answer": ("conversations in which only the user speaks", _no_answer),
+    "several": ("conversations of several turns", _several),
+    "another key": ("conversations under a key that is not read", _several),
+}
+"""What conversations of a kind are (a plural), and what to do, told by one of them and the name of their source."""
+
+
+def _turns(row: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    """The key and the turns of a conversation; ("", ()) where there are none."""
+    found = ((key, row[key]) for key in _KEYS if isinstance(row.get(key), (list, tuple)) and row[key])
+    return next(((key, turns) for key, turns in found if all(isinstance(turn, Mapping) for turn in turns)), ("", ()))
+
+
+def _roles(turns: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(turn.get("role", turn.get("from", ""))) for turn in turns]
+
+
+def _text_key(turns: Sequence[Mapping[str, Any]]) -> str:
+    return "content" if "role" in turns[0] else "value"
+
+
+def _is_split(row: Mapping[str, Any]) -> bool:
+    both = row.get("prompt"), row.get("completion")
+    return all(isinstance(one, list) and one and isinstance(one[0], Mapping) and "role" in one[0] for one in both)
