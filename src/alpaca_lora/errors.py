@@ -62,6 +62,16 @@ class MissingDependencyError(AlpacaLoraError, ImportError):
     """An optional package is needed; the message says what to install."""
 
 
+def a(word: object) -> str:
+    """A word with its article: `an int`, `a str`, `a uint8`."""
+    return f"{'an' if str(word)[:1].lower() in 'aeio' else 'a'} {word}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The choice nearest to `word`, as a sentence to append, or "" when none is near.
 

@@ -148,7 +148,7 @@ def test_in_the_base(folders):
     with pytest.raises(AdapterError, match=f"base: '{NAME}' of the base is not the one the difference was made with"):
         diff_apply(folders / "diff", folders / "base", folders / "result")
     assert not (folders / "result").exists()
-    with pytest.raises(AdapterError, match=f"base .base.: 1 tensors, first .'{NAME}'"):
+    with pytest.raises(AdapterError, match=f"base .base.: 1 tensor, first .'{NAME}'"):
         diff_verify(folders / "diff", folders / "base")
 
 
@@ -158,14 +158,14 @@ def test_in_the_difference(folders):
     with pytest.raises(AdapterError, match=f"diff: '{NAME}' of the difference is not the one"):
         diff_apply(folders / "diff", folders / "base", folders / "result")
     assert sorted(path.name for path in folders.iterdir()) == ["base", "diff", "tuned"]
-    with pytest.raises(AdapterError, match=f"diff .diff.: 1 tensors, first .'{NAME}'"):
+    with pytest.raises(AdapterError, match=f"diff .diff.: 1 tensor, first .'{NAME}'"):
         diff_verify(folders / "diff")
 
 
 def test_in_the_result(folders):
     diff_apply(folders / "diff", folders / "base", folders / "result")
     flip(file_of(folders / "result", NAME), NAME)
-    with pytest.raises(AdapterError, match=f"result .result.: 1 tensors, first .'{NAME}'"):
+    with pytest.raises(AdapterError, match=f"result .result.: 1 tensor, first .'{NAME}'"):
         diff_verify(folders / "diff", result=folders / "result")
 
 

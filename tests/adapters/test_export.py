@@ -224,7 +224,7 @@ def test_an_out_that_is_there(copy, tmp_path):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"model_type": "qwen2"}, "is a 'qwen2' model; only LLaMA models are written as GGUF"),
+        ({"model_type": "qwen2"}, "is a qwen2 model; only LLaMA models are written as GGUF"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "has rope type 'linear'"),
         ({"attention_bias": True}, "has biases, which could not be verified"),
         ({"vocab_size": 3_999}, "the tokenizer has ids up to 3999, the model's embedding 3999 rows"),

@@ -83,7 +83,7 @@ def test_nan_is_not_saved(tiny_llama, tmp_path):
     model = trained(tiny_llama)
     with torch.no_grad():
         next(tensor for name, tensor in model.named_parameters() if "lora_B" in name)[0, 0] = float("nan")
-    with pytest.raises(AdapterError, match="1 tensors hold NaN or Inf, first .*lora_B"):
+    with pytest.raises(AdapterError, match="NaN or Inf in 1 tensor, first .*lora_B"):
         save_adapter(model, tmp_path)
     assert not (tmp_path / WEIGHTS).exists()
 
@@ -92,24 +92,24 @@ def test_missing_keys(tiny_llama, adapter):
     change(adapter, **{FIRST: None})
     with pytest.raises(AdapterError) as caught:
         load_adapter(tiny_llama(), adapter, "tiny")
-    assert f"{adapter}: does not fit 'tiny': 1 keys missing, first ['{FIRST}']. It names the base" in str(caught.value)
+    assert f"{adapter}: does not fit 'tiny': 1 missing key, first ['{FIRST}']. It names the base" in str(caught.value)
 
 
 def test_unexpected_keys(tiny_llama, adapter):
     change(adapter, **{FIRST.replace("layers.0", "layers.9"): torch.ones(4, 64)})
-    with pytest.raises(AdapterError, match="1 unexpected keys, first .'base_model.model.model.layers.9.self_attn"):
+    with pytest.raises(AdapterError, match="1 unexpected key, first .'base_model.model.model.layers.9.self_attn"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
 def test_renamed_keys(tiny_llama, adapter):
     change(adapter, **{FIRST: None, FIRST.replace("lora_A", "lora_C"): torch.ones(4, 64)})
-    with pytest.raises(AdapterError, match="1 keys missing, first .*lora_A.*; 1 unexpected keys, first .*lora_C"):
+    with pytest.raises(AdapterError, match="1 missing key, first .*lora_A.*; 1 unexpected key, first .*lora_C"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
 def test_another_rank(tiny_llama, adapter):
     change(adapter, **{FIRST: torch.ones(2, 64)})
-    with pytest.raises(AdapterError, match=r"1 other shapes, first .*lora_A.weight is \(2, 64\), not \(4, 64\)"):
+    with pytest.raises(AdapterError, match=r"1 other shape, first .*lora_A.weight is \(2, 64\), not \(4, 64\)"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
@@ -120,7 +120,7 @@ def test_a_base_of_another_shape(tiny_llama, adapter):
 
 def test_nan_is_not_loaded(tiny_llama, adapter):
     change(adapter, **{FIRST: torch.full((4, 64), float("nan"))})
-    with pytest.raises(AdapterError, match="1 tensors hold NaN or Inf, first .*lora_A.weight'.. Train it again."):
+    with pytest.raises(AdapterError, match="NaN or Inf in 1 tensor, first .*lora_A.weight'.. Train it again."):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 
@@ -141,7 +141,7 @@ def test_tensors_set_to_zero(tiny_llama, adapter):
     describe(adapter)
     load_adapter(tiny_llama(), adapter, "tiny")
     change(adapter, **{FIRST: torch.zeros(4, 64)})
-    with pytest.raises(AdapterError, match="trained here: 1 tensors changed, first .'base_model.*q_proj.lora_A"):
+    with pytest.raises(AdapterError, match="trained here: 1 tensor changed, first .'base_model.*q_proj.lora_A"):
         load_adapter(tiny_llama(), adapter, "tiny")
 
 

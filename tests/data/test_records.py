@@ -54,7 +54,7 @@ rows_strategy = st.lists(
 )
 
 
-@pytest.mark.filterwarnings("ignore:.*Control characters")
+@pytest.mark.filterwarnings("ignore:.*Control characters", "ignore:.*only the word")
 @settings(max_examples=60, deadline=None)
 @given(rows=rows_strategy)
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])

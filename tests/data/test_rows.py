@@ -6,8 +6,9 @@ from datetime import date
 
 import pytest
 
+from alpaca_lora.data.records import load_records
 from alpaca_lora.data.rows import FIELDS, Record, RowProblem, RowReader, Rows
-from alpaca_lora.errors import ConfigError
+from alpaca_lora.errors import ConfigError, DataError, a, counted
 
 
 def human(text):
@@ -100,7 +101,7 @@ def test_their_input_may_be_our_instruction():
     ("columns", "message"),
     [
         ({"instrution": "q"}, r"'instrution' is no field of a record. Did you mean 'instruction'\?"),
-        ({"output": 3}, r"'output' is mapped to 3, a int"),
+        ({"output": 3}, r"'output' is mapped to 3, an int"),
         ({"instruction": "q", "output": "q"}, r"'instruction', 'output' all read the key 'q'"),
         ({"input": "instruction"}, r"'instruction', 'input' all read the key 'instruction'"),
         ("question", r"'question' is no mapping"),
@@ -150,3 +151,12 @@ def test_missing_keys_are_found_under_slips_and_other_cases(keys, near, columns)
 def test_where():
     assert Rows([1, 2], "x.json", [1, 12]).where(1) == "x.json, record 2 (line 12)"
     assert Rows([1, 2], "<list>").where(1) == "<list>, record 2"
+
+
+def test_numbers_and_words_agree():
+    assert [a(word) for word in ("int", "object", "str", "uint8")] == ["an int", "an object", "a str", "a uint8"]
+    assert [counted(number, "row") for number in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
+    with pytest.raises(DataError, match=r"'output' is an int, not a string"):
+        load_records([{"instruction": "a", "output": 3}] * 2)
+    with pytest.raises(DataError, match=r"this is 3, an int, not an object"):
+        load_records([3])

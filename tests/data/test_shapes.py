@@ -113,7 +113,7 @@ def test_bad_rows_are_counted_by_kind_with_one_of_each():
     lines = str(caught.value).splitlines()
     assert lines[0] == "<list>: 15 of 18 rows are no records."
     assert lines[1].startswith("  12 rows: the key 'output' is missing, first record 4. Keys of this record")
-    assert lines[2].startswith("  2 rows: 'input' is a int, not a string, first record 16: 'input' is 5 (int)")
+    assert lines[2].startswith("  2 rows: 'input' is an int, not a string, first record 16: 'input' is 5 (int)")
     assert lines[3].startswith("  1 row: this is a list, not an object, first record 18")
     assert lines[-1].startswith("Mend or remove these rows")
     shown = str(lint(rows))

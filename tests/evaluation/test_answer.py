@@ -115,7 +115,7 @@ def test_a_prompt_too_long_has_no_answer_and_the_rest_have(short_base, instructi
     instructions.write_text(json.dumps([*ASKED[:1], {"instruction": "long " * 2500}, *ASKED[1:2]]))
     found = answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=2)
     assert found.answered == 2 and list(found.failed) == [2]
-    assert "1 instructions have none; number 2: the prompt has" in str(found)
+    assert "1 instruction without one; number 2: the prompt has" in str(found)
     assert [one.instruction for one in read_outputs(tmp_path / "m.json")] == ["Name three fruits.", "Add the numbers."]
 
 

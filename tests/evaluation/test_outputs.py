@@ -69,7 +69,7 @@ def test_instructions_of_every_kind(tmp_path, rows, found):
         ({"instrution": "Hi"}, "record 2 .line 2.: the key 'instruction' is missing. Did you mean 'instrution'"),
         ({"instruction": " ", "input": ""}, "record 2 .line 2.: instruction and input are both blank"),
         ({"instruction": "Hi", "instances": "none"}, "record 2 .line 2.: 'instances' is no list of objects"),
-        ({"instruction": "Hi", "category": 7}, "record 2 .line 2.: 'category' is 7, a int, not a string"),
+        ({"instruction": "Hi", "category": 7}, "record 2 .line 2.: 'category' is 7, an int, not a string"),
         ("Hi", "record 2 .line 2.: this is 'Hi', a str, not an object"),
     ],
 )
@@ -80,7 +80,7 @@ def test_bad_instructions_are_named(tmp_path, row, message):
 
 def test_further_turns_of_a_question_are_told(tmp_path):
     rows = [{"question_id": number, "turns": ["One?", "Two?"]} for number in range(3)]
-    with pytest.warns(UserWarning, match="3 questions have several 'turns', and only the first of each is asked"):
+    with pytest.warns(UserWarning, match="of 3 questions with several 'turns', only the first is asked"):
         assert read_instructions(write(tmp_path / "x.jsonl", rows)) == [Instruction("One?", "")] * 3
 
 

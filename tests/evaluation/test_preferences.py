@@ -134,7 +134,7 @@ def test_the_least_a_table_needs(tmp_path):
         ([annotation(1.0, generator_2="text_davinci_003")], "'text_davinci_003' is compared with itself"),
         ([{"generator_1": "A", "generator_2": "B", "instruction": "x"}], "'preference' is missing. The row has"),
         ([annotation(None)] * 3, "a.json: none of the 3 rows has a preference. Name another file."),
-        ([annotation(1.0), 5], "record 2 .*: this is a int, not an object"),
+        ([annotation(1.0), 5], "record 2 .*: this is an int, not an object"),
         ([annotation(1.0, generator_1=["x"])], r"generator_1 is \['x'\], a list; give text."),
         ([], r"a.json: the file holds no preferences \(0 rows\)"),
     ],

@@ -22,11 +22,11 @@ def said(steps_per_epoch=4, validated=True, **settings):
 
 def test_a_warm_up_longer_than_the_run():
     assert said(warmup_steps=100) == [
-        "warmup_steps: 100 of 4 steps (4 an epoch x 1 epochs): the learning rate ends at 3/100 of 0.0003, which is "
+        "warmup_steps: 100 of 4 steps (4 an epoch x 1 epoch): the learning rate ends at 3/100 of 0.0003, which is "
         "3.0%, 9e-06. A fraction fits any run: warmup_steps=0.03 would be 1 here."
     ]
     (as_long_as_the_run,) = said(warmup_steps=4)
-    assert "warmup_steps: 4 of 4 steps (4 an epoch x 1 epochs): the learning rate ends at 3/4 of" in as_long_as_the_run
+    assert "warmup_steps: 4 of 4 steps (4 an epoch x 1 epoch): the learning rate ends at 3/4 of" in as_long_as_the_run
     (most,) = said(41, num_epochs=3, warmup_steps=100)
     assert "100 of 123 steps (41 an epoch x 3 epochs): 81% of the run is below its learning rate of 0.0003" in most
 
@@ -56,8 +56,8 @@ def test_a_run_whose_every_step_has_rate_0_is_refused():
 
 def test_what_else_a_run_is_too_short_for():
     few, save = said(eval_steps=50, save_steps=30)
-    assert few.startswith("eval_steps: 50 of 4 steps (4 an epoch x 1 epochs): evaluated before the first and after")
-    assert save.startswith("save_steps: 30 of 4 steps (4 an epoch x 1 epochs): the only checkpoint is that of the last")
+    assert few.startswith("eval_steps: 50 of 4 steps (4 an epoch x 1 epoch): evaluated before the first and after")
+    assert save.startswith("save_steps: 30 of 4 steps (4 an epoch x 1 epoch): the only checkpoint is that of the last")
     assert said(eval_steps=50, validated=False) == []
     assert said(num_epochs=0.01) == ["num_epochs: 0.01 of 4 steps an epoch is 0.04 of a step; 1 is done."]
 

@@ -214,7 +214,7 @@ def test_a_tampered_adapter(adapter, rows, tmp_path):
     first = sorted(tensors)[0]
     save_file({**tensors, first: torch.zeros_like(tensors[first])}, adapter / WEIGHTS)
     error = refused(AdapterError, tmp_path / "out", rows, adapter=adapter)
-    assert "is not the adapter that was trained here: 1 tensors changed" in str(error)
+    assert "is not the adapter that was trained here: 1 tensor changed" in str(error)
 
 
 @pytest.mark.parametrize("damage", ["first", {"path": "first"}, {"path": 1, "sha256": "a", "data": None}])
@@ -268,7 +268,7 @@ def test_other_shapes(plain, rows, short_base_bpe, tmp_path):
     save_file({**tensors, first: torch.ones(2, 32)}, plain / WEIGHTS)
     with pytest.warns(UserWarning, match="has no alpaca_lora.json"):
         error = refused(AdapterError, tmp_path / "out", rows, adapter=plain, base_model=short_base_bpe)
-    assert "1 other shapes, first" in str(error)
+    assert "1 other shape, first" in str(error)
 
 
 @pytest.mark.filterwarnings("ignore:.*save_embedding_layers")

@@ -194,7 +194,7 @@ def test_a_model_with_nan_is_not_written(short_base, tmp_path):
     model = load_model(short_base, FLOAT32)
     with torch.no_grad():
         model.model.norm.weight[3] = float("nan")
-    with pytest.raises(TrainingError, match=r"1 weights hold NaN or Inf, first \['model.norm.weight'\]"):
+    with pytest.raises(TrainingError, match=r"NaN or Inf in 1 weight, first \['model.norm.weight'\]"):
         save_model(model, tmp_path, torch.float32)
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from ..data.files import read_json_file, sha256_of_file, sha256_of_json
-from ..errors import AdapterError, ModelError
+from ..errors import AdapterError, ModelError, counted
 from .shards import (
     DTYPES,
     INDEX,
@@ -175,7 +175,7 @@ def verify_diff(
             wrong += sorted(shards.entries.keys() - wanted.keys())
         counts[part] = len(wanted)
         if wrong:
-            problems.append(f"{shards.folder} ({part}): {len(wrong)} tensors, first {wrong[:2]}")
+            problems.append(f"{shards.folder} ({part}): {counted(len(wrong), 'tensor')}, first {wrong[:2]}")
     folders = [diff / _FILES, *([Path(base_folder(result))] if result is not None else [])]
     for folder in folders:
         for name, digest in content["files"].items():

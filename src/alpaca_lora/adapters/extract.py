@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ..errors import AdapterError, ConfigError
+from ..errors import AdapterError, ConfigError, counted
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config
 from ..models.lora import check_targets
@@ -98,7 +98,9 @@ def extract(
             beside += size**2
     lacking = sorted(chosen - modules.keys())
     if lacking:
-        raise AdapterError(f"{tuned}: lacks {len(lacking)} modules, or has them in another shape, first {lacking[:2]}.")
+        raise AdapterError(
+            f"{tuned}: lacks {counted(len(lacking), 'module')}, or has them in another shape, first {lacking[:2]}."
+        )
     if not kept:
         raise AdapterError(f"{tuned}: no module differs from {str(base_model)!r}: there is nothing to extract.")
     found = Extraction(modules, math.sqrt(lost / kept), math.sqrt((lost + beside) / (kept + beside)), left_out)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..data.tokens import Encoder
-from ..errors import MissingDependencyError, ModelError
+from ..errors import MissingDependencyError, ModelError, a
 from ..models.load import load_config
 from .gguf_tokens import add_tokenizer
 from .shards import Shards, is_finite
@@ -47,7 +47,7 @@ def llama_config(folder: str | Path) -> Any:
     """
     config = load_config(str(folder))
     if config.model_type != "llama":
-        raise ModelError(f"{folder}: is a {config.model_type!r} model; only LLaMA models are written as GGUF here.")
+        raise ModelError(f"{folder}: is {a(config.model_type)} model; only LLaMA models are written as GGUF here.")
     rope = config.rope_parameters["rope_type"]
     for what, found in (
         (f"rope type {rope!r}", rope != "default"),

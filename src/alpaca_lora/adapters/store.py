@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..data.files import read_json_file
-from ..errors import AdapterError
+from ..errors import AdapterError, counted
 from ..models.folder import what_is
 from ..models.load import processes
 from ..models.lora import quiet_peft
@@ -122,7 +122,7 @@ def check_described(folder: str | Path) -> None:
         ("changed", {name for name in before.keys() & tensors.keys() if before[name] != tensors[name]}),
     ):
         if names:
-            problems.append(f"{len(names)} tensors {what}, first {sorted(names)[:2]}")
+            problems.append(f"{counted(len(names), 'tensor')} {what}, first {sorted(names)[:2]}")
     if problems:
         raise AdapterError(
             f"{folder}: is not the adapter that was trained here: {'; '.join(problems)}. Copy it again from where it "
@@ -250,8 +250,8 @@ def wrap(
         if tensors[name].shape != expected[name].shape
     ]
     problems = [
-        f"{len(found)} {what}, first {found[:2]}"
-        for found, what in ((missing, "keys missing"), (unexpected, "unexpected keys"), (shapes, "other shapes"))
+        f"{counted(len(found), what)}, first {found[:2]}"
+        for found, what in ((missing, "missing key"), (unexpected, "unexpected key"), (shapes, "other shape"))
         if found
     ]
     if problems:
@@ -299,4 +299,6 @@ def named_base(folder: str | Path) -> str:
 def _check_finite(tensors: dict[str, torch.Tensor], where: str | Path) -> None:
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise AdapterError(f"{where}: {len(broken)} tensors hold NaN or Inf, first {broken[:2]}. Train it again.")
+        raise AdapterError(
+            f"{where}: NaN or Inf in {counted(len(broken), 'tensor')}, first {broken[:2]}. Train it again."
+        )

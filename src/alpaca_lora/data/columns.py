@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from alpaca_lora.errors import ConfigError, did_you_mean
+from alpaca_lora.errors import ConfigError, a, did_you_mean
 
 FIELDS = ("instruction", "input", "output")
 TURN_KEYS = ("conversations", "messages")
@@ -141,7 +141,9 @@ def check_columns(columns: Mapping[str, Any]) -> None:
         elif key is None:
             problems.append(f"columns: {field!r} cannot be left out; name the key that holds it.")
         elif not isinstance(key, str):
-            problems.append(f"columns: {field!r} is mapped to {key!r}, a {type(key).__name__}; name a key of the data.")
+            problems.append(
+                f"columns: {field!r} is mapped to {key!r}, {a(type(key).__name__)}; name a key of the data."
+            )
     read = {field: columns.get(field, field) for field in FIELDS if field in columns or field != "input"}
     keys = [key for key in read.values() if key is not None]
     same = [field for field, key in read.items() if key is not None and keys.count(key) > 1]

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from ..textfiles import read_json_file as read_json_file
+
 _LOCK = ".lock"
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _HALF_MADE: set[tuple[int, Path]] = set()
 """What is to be removed when this process is told to end: its number, and the file or folder."""
-
-from ..textfiles import read_json_file as read_json_file
 
 
 def write_atomically(path: Path, text: str, errors: str = "strict") -> None:

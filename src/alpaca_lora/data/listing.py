@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from alpaca_lora.data.columns import list_keys
-from alpaca_lora.errors import DataError, did_you_mean
+from alpaca_lora.errors import DataError, a, did_you_mean
 
 SAVED = ("state.json", "dataset_dict.json")
 """Files that mark a folder written by `Dataset.save_to_disk`, which is one source."""
@@ -197,4 +197,4 @@ def _missing_parts(found: Sequence[str | Path]) -> Iterator[str]:
 
 
 def _shown(entry: object) -> str:
-    return repr(str(entry)) if isinstance(entry, (str, Path)) else f"a {type(entry).__name__}"
+    return repr(str(entry)) if isinstance(entry, (str, Path)) else a(type(entry).__name__)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from alpaca_lora.data.rows import FIELDS, Record, name_numbers
+from alpaca_lora.errors import counted
 
 _MISSING = {"nan", "-nan", "none", "null", "<na>", "nat", "undefined", "#n/a", "n/a", "na", "\\n", "(null)"}
 _MISSING_ANSWERS = {"nan", "-nan", "null", "<na>", "nat", "#n/a", "\\n", "(null)"}  # "None" may be an answer
@@ -78,4 +79,4 @@ class OddTexts:
 
 
 def _of(numbers: Sequence[int], total: int, parts: Sequence[tuple[str, int]]) -> str:
-    return f"{len(numbers):,} of {total:,} rows (first record {name_numbers(numbers[:1], parts, 1, '')})"
+    return f"{len(numbers):,} of {counted(total, 'row')} (first record {name_numbers(numbers[:1], parts, 1, '')})"

@@ -27,7 +27,7 @@ from alpaca_lora.data.rows import BLANK, FIELDS, Record, RowProblem, RowReader, 
 from alpaca_lora.data.sources import SEEDS, open_source
 from alpaca_lora.data.unread import UnreadKeys
 from alpaca_lora.data.unusable import Unusable
-from alpaca_lora.errors import ConfigError, DataError, did_you_mean
+from alpaca_lora.errors import ConfigError, DataError, a, counted, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -89,7 +89,7 @@ class RecordSet:
     def describe(self) -> str:
         """Counts and drops in one line: `data.json: 98 records, 40 with an input; dropped 2 (empty output: 7, 31)`."""
         with_input = sum(1 for record in self.records if record.input)
-        text = f"{self.source}: {_count(len(self), 'record')}, {with_input:,} with an input"
+        text = f"{self.source}: {counted(len(self), 'record')}, {with_input:,} with an input"
         total = sum(len(found) for found in self.dropped.values())
         if total:
             reasons = "; ".join(
@@ -207,7 +207,7 @@ def _validation_count(val_set_size: Any, total: int, source: str) -> int:
     name = f"val_set_size: {val_set_size!r}"
     if isinstance(val_set_size, bool) or not isinstance(val_set_size, numbers.Real):
         raise ConfigError(
-            f"{name} is a {type(val_set_size).__name__}; give a count of records, or a fraction in [0, 1)."
+            f"{name} is {a(type(val_set_size).__name__)}; give a count of records, or a fraction in [0, 1)."
         )
     if isinstance(val_set_size, numbers.Integral):
         size = int(val_set_size)
@@ -223,7 +223,7 @@ def _validation_count(val_set_size: Any, total: int, source: str) -> int:
         shown = f"{fraction:g} of {total:,} rounds to {size:,}, and {size:,}"
     if size and size >= total:
         raise ConfigError(
-            f"{name}: {shown} for validation of {_count(total, 'record')} in {source} leaves "
+            f"{name}: {shown} for validation of {counted(total, 'record')} in {source} leaves "
             f"{total:,} - {size:,} = {total - size:,} to train on. "
             + (f"Give at most {total - 1:,}." if total > 1 else "Give 0, or more data.")
         )
@@ -266,11 +266,7 @@ def shown_numbers(numbers: list[int], total: int, parts: Sequence[tuple[str, int
         '2 of 40 records (5.0%; numbers 3, 8)'
     """
     count = len(numbers)
-    return f"{count:,} of {_count(total, 'record')} ({count / total:.1%}; numbers {_first(numbers, parts)})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{count:,} of {counted(total, 'record')} ({count / total:.1%}; numbers {_first(numbers, parts)})"
 
 
 def _first(found: list[int], parts: Sequence[tuple[str, int]]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import counted
 from .packs import Layout
 from .plan import Planner
 from .records import RecordSet
@@ -38,7 +39,7 @@ class DataReport:
         dropped = {**self.records.dropped, "prompt reaches cutoff_len": examples.too_long}
         return {
             "records": f"{len(self.records):,} from {self.records.source}",
-            **{f"of {name}": f"{count:,} rows" for name, count in self.records.parts},
+            **{f"of {name}": counted(count, "row") for name, count in self.records.parts},
             "with input": f"{np.mean([bool(record.input) for record in self.records.records]):.1%}",
             **{f"dropped, {reason}": self._numbers(numbers) for reason, numbers in dropped.items() if numbers},
             **({"keys not read": ", ".join(self.records.unread)} if self.records.unread else {}),

@@ -18,8 +18,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from alpaca_lora.data.columns import FIELDS, TURN_KEYS, Columns, check_columns, list_keys, misspelt, suggest
-from alpaca_lora.errors import ConfigError, DataError, did_you_mean
+from alpaca_lora.data.columns import (
+    FIELDS,
+    TURN_KEYS,
+    Columns,
+    check_columns,
+    list_keys,
+    misspelt,
+    suggest,
+)
+from alpaca_lora.errors import ConfigError, DataError, a, counted, did_you_mean
 
 __all__ = ["BLANK", "FIELDS", "TURN_KEYS", "Record", "RowProblem", "RowReader", "Rows", "list_keys"]
 
@@ -136,9 +144,9 @@ class RowReader:
         """
         if not isinstance(row, dict):
             raise RowProblem(
-                f"this is {reprlib.repr(row)}, a {type(row).__name__}, not an object; "
+                f"this is {reprlib.repr(row)}, {a(type(row).__name__)}, not an object; "
                 "a record is an object with the keys 'instruction', 'input' (may be absent) and 'output'.",
-                f"this is a {type(row).__name__}, not an object",
+                f"this is {a(type(row).__name__)}, not an object",
             )
         if turns := self.turns_key(row):
             return _read_exchange(row, turns, self.left_out)
@@ -207,7 +215,7 @@ def _text(value: object, key: str) -> str:
         raise RowProblem(
             f"{key!r} is {reprlib.repr(value)} ({type(value).__name__}), not a string; "
             "write it as text, and a missing value as null or an empty string.",
-            f"{key!r} is a {type(value).__name__}, not a string",
+            f"{key!r} is {a(type(value).__name__)}, not a string",
         )
     try:
         value.encode("utf-8")
@@ -260,8 +268,9 @@ def _read_exchange(row: dict[str, Any], key: str, left_out: frozenset[str]) -> R
         )
     if roles != ["human", "gpt"]:
         raise RowProblem(
-            f"this conversation has {len(roles)} turns ({', '.join(roles) or 'none'}); a record is a single exchange, "
-            "one human turn and then one gpt turn. Split it into one record an exchange, or keep the first exchange.",
+            f"this conversation has {counted(len(roles), 'turn')} ({', '.join(roles) or 'none'}); a record is a "
+            "single exchange, one human turn and then one gpt turn. Split it into one record an exchange, or keep the "
+            "first exchange.",
             "this conversation is no single exchange of one human and one gpt turn",
         )
     return Record(spoken[0][1], "", spoken[1][1])

@@ -18,7 +18,7 @@ from alpaca_lora.data.listing import are_sources, list_sources, path_of
 from alpaca_lora.data.rows import Record, Rows, list_keys
 from alpaca_lora.data.tables import csv_header, read_csv, read_parquet
 from alpaca_lora.data.wrapped import wrapping
-from alpaca_lora.errors import DataError, MissingDependencyError, did_you_mean
+from alpaca_lora.errors import DataError, MissingDependencyError, a, did_you_mean
 
 SEEDS = "seeds"
 """The word for the packaged seed records; a file of that name is `./seeds`."""
@@ -59,7 +59,7 @@ def open_source(data: object) -> Rows:
         raise DataError(f"data is a dict: {problem}")
     advice = " Pass json.loads(df.to_json(orient='records'))." if type(data).__name__ == "DataFrame" else ""
     raise DataError(
-        f"data is a {type(data).__name__}; it should be a path, a hub id, a list of dicts or a "
+        f"data is {a(type(data).__name__)}; it should be a path, a hub id, a list of dicts or a "
         f"datasets.Dataset.{advice}"
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from alpaca_lora.data.columns import suggest
 from alpaca_lora.data.nearly_json import CONFLICT
 from alpaca_lora.data.rows import FIELDS, Rows, list_keys
-from alpaca_lora.errors import DataError, MissingDependencyError
+from alpaca_lora.errors import DataError, MissingDependencyError, counted
 
 _MAX_CELL_CHARACTERS = 2**31 - 1  # the most that csv takes on every platform; its default is 131,072
 
@@ -135,8 +135,8 @@ class _Table:
         line, cells = self._wrong[0]
         if marker := next((at for at, row in self._wrong if _CONFLICT.match(row[0])), 0):
             return f"{self._source}, line {marker}: {CONFLICT}"
-        where = f"{self._source}, line {line}: {len(cells)} cell{'' if len(cells) == 1 else 's'}"
-        columns = f"{len(self._header)} column{'' if len(self._header) == 1 else 's'} ({list_keys(self._header)})"
+        where = f"{self._source}, line {line}: {counted(len(cells), 'cell')}"
+        columns = f"{counted(len(self._header), 'column')} ({list_keys(self._header)})"
         shown = ", ".join(str(at) for at, _ in self._wrong[:_SHOWN]) + (", ..." if len(self._wrong) > _SHOWN else "")
         all_of_them = f" So it is with {len(self._wrong):,} rows, on lines {shown}." if len(self._wrong) > 1 else ""
         mark = _NAMES.get(self._mark, repr(self._mark))

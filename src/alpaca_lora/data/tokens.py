@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, ModelError, TemplateError
+from ..errors import DataError, ModelError, TemplateError, counted
 from ..prompts import Template
 from .files import unfinished
 from .records import Record, RecordSet
@@ -226,7 +226,7 @@ class Encoder:
         if not rows:
             raise DataError(
                 f"{records.source}: no record is left: the prompt alone reaches cutoff_len={cutoff_len} in all "
-                f"{len(too_long)} records. Raise cutoff_len."
+                f"{counted(len(too_long), 'record')}. Raise cutoff_len."
             )
         return Examples.from_lists(
             rows,

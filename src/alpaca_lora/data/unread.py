@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 from alpaca_lora.data.columns import CALLED, FIELDS, suggest
 from alpaca_lora.data.listing import HELD_OUT
 from alpaca_lora.data.rows import Record, RowReader, is_missing, name_numbers
+from alpaca_lora.errors import counted
 
 _LEAST_BYTES = 60
 _LEAST_PERCENT = 5
@@ -77,7 +78,8 @@ class UnreadKey(NamedTuple):
 
     def sentences(self, total: int, parts: Sequence[tuple[str, int]] = ()) -> str:
         """In two sentences: what would be lost in a source of so many rows (and parts), and what to do."""
-        count = f"{len(self.records):,} of {total:,} rows, first record {name_numbers(self.records[:1], parts, 1, '')}"
+        first = name_numbers(self.records[:1], parts, 1, "")
+        count = f"{len(self.records):,} of {counted(total, 'row')}, first record {first}"
         return f"{self.key!r} is not read, and holds {self.says} ({count}). {self.remedy}"
 
 

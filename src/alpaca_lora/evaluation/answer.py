@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..data.files import sha256_of_json
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, counted
 from ..inference.completion import Completion
 from ..inference.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
 from ..selfinstruct.folder import make_folder
@@ -50,7 +50,7 @@ class Answered:
     spent: str
 
     def __str__(self) -> str:
-        told = f"{self.path}: {self.answered:,} answers of {self.generator} ({self.spent})."
+        told = f"{self.path}: {counted(self.answered, 'answer')} of {self.generator} ({self.spent})."
         if self.cut:
             told += f" {self.cut:,} of them were cut at max_new_tokens."
         if self.thoughts:
@@ -59,7 +59,7 @@ class Answered:
             told += f" Asked without {', '.join(self.left_out)}, which the model refuses."
         if self.failed:
             place, problem = next(iter(self.failed.items()))
-            told += f" {len(self.failed):,} instructions have none; number {place}: {problem}"
+            told += f" {counted(len(self.failed), 'instruction')} without one; number {place}: {problem}"
         if self.ended == "budget":
             told += f" The budget allows no more, so the file is not written yet. {GO_ON}"
         return told

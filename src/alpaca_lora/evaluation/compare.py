@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, counted
 from .contamination import contamination_of
 from .judge import Verdicts, read_verdicts
 from .pairs import NAME as COMPARISON
@@ -46,7 +46,7 @@ class Compared:
     def __str__(self) -> str:
         lines = [str(self.verdicts)] if self.verdicts and self.verdicts.judges else []
         if self.report is None:
-            none = f"{self.folder}: {self.pairs:,} pairs of answers, and no votes yet. Rate or judge them."
+            none = f"{self.folder}: {counted(self.pairs, 'pair')} of answers, and no votes yet. Rate or judge them."
             return "\n".join([*lines, none])
         return "\n".join([*lines, self.verdict, f"Report: {self.folder / 'report.html'}"])
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..data.files import sha256_of_json
-from ..errors import ConfigError
+from ..errors import ConfigError, counted
 from ..inference.completion import Completion
 from ..inference.meter import Usage
 from ..inference.reply import REMEDIES, read_reply, sample_of, whole_characters
@@ -108,8 +108,8 @@ class Verdicts:
     reasons: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        told = f"{len(self.votes):,} verdicts in both orders by {', '.join(self.judges)}; {self.disagreed:,} of them "
-        told += f"differ between the orders and count as ties. {self.spent.tokens:,} tokens"
+        told = f"{counted(len(self.votes), 'verdict')} in both orders by {', '.join(self.judges)}; "
+        told += f"{self.disagreed:,} of them differ between the orders and count as ties. {self.spent.tokens:,} tokens"
         told += f", cost {self.cost:.4f}." if self.cost is not None else "."
         for count, what in (
             (self.malformed, "replies could not be read"),

@@ -27,7 +27,7 @@ from ..data.records import Record
 from ..data.rows import BLANK, RowProblem, RowReader, Rows, list_keys
 from ..data.shapes import question_columns
 from ..data.sources import open_source
-from ..errors import DataError
+from ..errors import DataError, a, counted
 
 CATEGORY_KEYS = ("category", "dataset", "motivation_app")
 PROBE = "probe"
@@ -87,7 +87,7 @@ def read_instructions(path: str | Path) -> list[Instruction]:
     several_turns = sum(isinstance(row, dict) and len(_turns(row)) > 1 for row in rows.values)
     if several_turns:
         warnings.warn(
-            f"{rows.source}: {several_turns:,} questions have several 'turns', and only the first of each is asked.",
+            f"{rows.source}: of {counted(several_turns, 'question')} with several 'turns', only the first is asked.",
             stacklevel=2,
         )
     for index, row in enumerate(rows.values):
@@ -170,7 +170,7 @@ def _category(row: dict[str, Any]) -> str:
 def _text(row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
-        raise RowProblem(f"{key!r} is {value!r}, a {type(value).__name__}, not a string. Write it as text.")
+        raise RowProblem(f"{key!r} is {value!r}, {a(type(value).__name__)}, not a string. Write it as text.")
     return (value or "").strip()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, counted
 from .agreement import agreement
 from .power import comparisons_needed
 from .statistics import LengthControlled, Summary, Vote, WinRate, position_bias, summarize, verdict, win_rate
@@ -135,7 +135,9 @@ def between_kinds(people: Sequence[Vote], judge: Sequence[Vote]) -> Fact:
 def _facts(summary: Summary, raters: int) -> list[Fact]:
     found, sign, agreed = summary.overall, summary.sign, summary.agreement
     facts = [
-        Fact("votes", "Votes", f"{found.votes:,} on {_count(found.items, 'instruction')} by {_count(raters, 'rater')}"),
+        Fact(
+            "votes", "Votes", f"{found.votes:,} on {counted(found.items, 'instruction')} by {counted(raters, 'rater')}"
+        ),
         Fact("score", f"Wins, ties, losses of {found.a}", f"{found.wins:,}, {found.ties:,}, {found.losses:,}"),
         Fact(
             "win_rate",
@@ -178,7 +180,7 @@ def _agreement(alpha: float | None, items: int, raters: int, note: str) -> Fact:
     if alpha is None:
         return Fact("agreement", name, note)
     reading = "1 is perfect, 0 is chance. Krippendorff draws conclusions from 0.667 up; taste rarely gets there."
-    return Fact("agreement", name, f"{alpha:.2f} over {_count(items, 'instruction')} and {raters} raters", reading)
+    return Fact("agreement", name, f"{alpha:.2f} over {counted(items, 'instruction')} and {raters} raters", reading)
 
 
 def _needed(found: WinRate) -> list[Fact]:
@@ -208,12 +210,8 @@ def _controlled_bar(summary: Summary) -> Bar:
 
 
 def _rate(found: WinRate) -> str:
-    return f"{found.rate:.1%}, 95% CI {found.low:.1%} to {found.high:.1%}, over {_count(found.votes, 'vote')}"
+    return f"{found.rate:.1%}, 95% CI {found.low:.1%} to {found.high:.1%}, over {counted(found.votes, 'vote')}"
 
 
 def _mean(values: list[float]) -> float:
     return round(sum(values) / len(values), 9)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

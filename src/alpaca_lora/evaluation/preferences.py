@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from ..data.rows import list_keys
 from ..data.sources import open_source
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, a, did_you_mean
 from .votes import Vote, one_sided
 
 COLUMNS = ("item", "model_a", "model_b", "preference")
@@ -164,7 +164,7 @@ def _read_row(row: Any) -> Vote | None:
 def _check_keys(row: Any, needed: Sequence[str], optional: Sequence[str] | None = None) -> None:
     """`optional` given, other keys than these are refused: a misspelt column would silently be missing."""
     if not isinstance(row, dict):
-        raise DataError(f"this is a {type(row).__name__}, not an object. A row is an object or a line of a CSV table.")
+        raise DataError(f"this is {a(type(row).__name__)}, not an object. A row is an object or a line of a CSV table.")
     missing = [key for key in needed if key not in row]
     if missing:
         raise DataError(
@@ -185,7 +185,7 @@ def _text(row: dict[str, Any], key: str) -> str:
         return ""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"{key} is {value!r}, a {type(value).__name__}; give text.")
+    raise DataError(f"{key} is {value!r}, {a(type(value).__name__)}; give text.")
 
 
 def _number(value: Any, key: str, other: str = "") -> float | None:

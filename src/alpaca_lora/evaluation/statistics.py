@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import DataError
+from ..errors import DataError, counted
 from .agreement import Agreement, agreement
 from .bias import LengthControlled, length_bias, length_controlled, position_bias
 from .intervals import (
@@ -201,11 +201,11 @@ def _two_digits(number: int) -> int:
 
 
 def _ties(ties: int) -> str:
-    return "" if not ties else f" with {ties:,} tie" + ("" if ties == 1 else "s")
+    return "" if not ties else f" with {counted(ties, 'tie')}"
 
 
 def _crowd(found: WinRate) -> str:
-    return "" if found.votes == found.items else f" on {found.items:,} instruction" + ("" if found.items == 1 else "s")
+    return "" if found.votes == found.items else f" on {counted(found.items, 'instruction')}"
 
 
 def _interval(low: float, high: float) -> str:

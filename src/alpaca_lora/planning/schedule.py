@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..config import FinetuneConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, counted
 
 _USUAL: dict[str, Any] = {entry.name: entry.default for entry in fields(FinetuneConfig)}
 
@@ -63,10 +63,10 @@ def remarks(config: FinetuneConfig, steps_per_epoch: int, validated: bool) -> It
 
 def _counted(config: FinetuneConfig, steps_per_epoch: int) -> str:
     total = config.total_steps(steps_per_epoch)
-    steps = f"{total:,} step" + "s" * (total > 1)
+    steps = counted(total, "step")
     if config.max_steps is not None:
         return f"{steps} (max_steps)"
-    return f"{steps} ({steps_per_epoch:,} an epoch x {config.num_epochs:g} epochs)"
+    return f"{steps} ({steps_per_epoch:,} an epoch x {config.num_epochs:g} epoch{'s' * (config.num_epochs != 1)})"
 
 
 def _fraction(config: FinetuneConfig, total: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.files import write_atomically
+from ..errors import counted
 from ..inference.meter import Budget, Usage
 from ..inference.reply import whole_characters
 from .journal import State
@@ -104,10 +105,13 @@ class Summary:
     def __str__(self) -> str:
         candidates = self.accepted + sum(self.rejected.values())
         share = f" ({self.accepted / candidates:.0%} of {candidates:,})" if candidates else ""
-        lines = [self.detail, f"{self.accepted:,} records accepted{share}: {Path(self.folder) / 'records.jsonl'}"]
+        lines = [
+            self.detail,
+            f"{counted(self.accepted, 'record')} accepted{share}: {Path(self.folder) / 'records.jsonl'}",
+        ]
         if self.rejected:
             lines.append("rejected: " + ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items()))
-        requests = f"{self.answers:,} requests answered"
+        requests = f"{counted(self.answers, 'request')} answered"
         for count, what in (
             (self.refused, "attempts refused"),
             (self.unanswered, "attempts without an answer"),

@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
 from ..config import FinetuneConfig
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, counted
 from ..models.load import processes
 
 SHARD_BYTES = 2 * 10**9  # of a file of the model that is written at the end, and so of the memory that takes
@@ -130,7 +130,9 @@ def save_model(model: Any, folder: str | Path, dtype: torch.dtype, shard_bytes: 
         tensors = {name: tensor.to(dtype).contiguous() for name, tensor in whole((name, state[name]) for name in names)}
         broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if broken:
-            raise TrainingError(f"{folder}: {len(broken)} weights hold NaN or Inf, first {broken[:2]}. Train it again.")
+            raise TrainingError(
+                f"{folder}: NaN or Inf in {counted(len(broken), 'weight')}, first {broken[:2]}. Train it again."
+            )
         if first:
             save_file(tensors, folder / file, metadata={"format": "pt"})
     if not first:

@@ -8,6 +8,7 @@ import torch
 
 from ..config import FinetuneConfig
 from ..data.collator import StepDataset
+from ..errors import counted
 from ..models.load import Placement, nodes, processes
 from .prepare import PreparedData
 
@@ -33,7 +34,7 @@ def print_start(
     state.print(
         f"{config.base_model} on {where}, {str(placement.dtype).removeprefix('torch.')}{held}{shared}; "
         f"{trainable:,} of {total:,} parameters train.\n"
-        f"{len(data.train):,} records ({int(data.train.supervised.sum()):,} supervised tokens), "
+        f"{counted(len(data.train), 'record')} ({int(data.train.supervised.sum()):,} supervised tokens), "
         f"{len(data.validation) if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
         f"micro-batches{' a rank' if ranks > 1 else ''} of {most}, {planner.layout}."
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError
+from ...errors import DataError, counted
 from ..columns import Columns
 from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, name_numbers
 from ..sources import open_source
@@ -89,7 +89,10 @@ class LintReport:
 
     def __str__(self) -> str:
         found_by, touched = self.by_check, len({one.record for one in self.findings})
-        lines = [f"{self.source}: {self.total:,} records, {len(self.findings):,} findings in {touched:,} of them"]
+        lines = [
+            f"{self.source}: {counted(self.total, 'record')}, "
+            f"{counted(len(self.findings), 'finding')} in {touched:,} of them"
+        ]
         width = max(map(len, found_by), default=0)
         if found_by:
             lines += ["", f"{'':5}  {'check':{width}}  count  records"]
@@ -115,7 +118,8 @@ class LintReport:
             mended = len(self.findings) - len(self.left)
             lines += [
                 "",
-                f"{self.fixed}: {mended:,} of these findings mended, {len(self.left):,} left ({self.errors:,} errors)",
+                f"{self.fixed}: {mended:,} of these findings mended, {len(self.left):,} left "
+                f"({counted(self.errors, 'error')})",
             ]
         return "\n".join(lines)
 
