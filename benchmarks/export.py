@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 
 from alpaca_lora import export
-from alpaca_lora.adapters.contract import Contract, write_run_file
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.models.load import load_tokenizer, resolve_base
 from alpaca_lora.prompts import Template
+from alpaca_lora.runs.contract import Contract, write_run_file
 
 
 def main() -> None:

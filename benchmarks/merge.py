@@ -42,7 +42,7 @@ def make_base(folder: Path, layers: int) -> dict[str, tuple[int, ...]]:
     from huggingface_hub import split_torch_state_dict_into_shards
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from alpaca_lora.adapters.shards import Entry, write_file, write_index
+    from alpaca_lora.models.shards import Entry, write_file, write_index
 
     folder.mkdir()
     shape = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 32}

@@ -17,15 +17,15 @@ from alpaca_lora.config import FinetuneConfig
 SOURCE = Path(alpaca_lora.__file__).parent
 ANSWERING = ("generate", "chat", "serve", "answer", "compare")
 PLACES = {  # of each file whose messages name options: the commands in which they appear, or which they send to
-    "adapters/contract.py": {"force": (*ANSWERING, "merge")},
+    "runs/contract.py": {"force": (*ANSWERING, "merge")},
     "adapters/merge.py": {"base_model": ("merge",)},
-    "adapters/parent.py": {"base_model": ("finetune",)},
-    "adapters/store.py": {"base_model": (*ANSWERING, "merge", "finetune"), "resume": ("finetune",)},
+    "training/parent_adapter.py": {"base_model": ("finetune",)},
+    "runs/adapter_files.py": {"base_model": (*ANSWERING, "merge", "finetune"), "resume": ("finetune",)},
     "config.py": {"base_model": ("finetune",)},
     "data/lint/findings.py": {"fix": ("lint",)},
     "evaluation/pairs.py": {"out": ("compare",), "preferences": ("compare",)},
-    "inference/endpoint.py": {"base_url": ("answer", "compare", "self-instruct run")},
-    "inference/voices.py": {"prompt_template": ANSWERING},
+    "llm/client.py": {"base_url": ("answer", "compare", "self-instruct run")},
+    "generation/prompt_format.py": {"prompt_template": ANSWERING},
     "models/folder.py": {"resume": ("finetune",)},
     "models/load.py": {"adapter": ("finetune",)},
     "planning/cards.py": {"gpu_memory": ("plan",)},

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from .config import FinetuneConfig
     from .data.records import Record, load_records
     from .errors import AlpacaLoraError, RunInterrupted
-    from .inference.local import LocalModel
-    from .inference.sampling import Sampling
+    from .generation.model import LocalModel
+    from .generation.sampling import Sampling
     from .prompts import Template
 
 _HOMES = {
@@ -79,8 +79,8 @@ _HOMES = {
     "config": ("FinetuneConfig",),
     "data.records": ("Record", "load_records"),
     "errors": ("AlpacaLoraError", "RunInterrupted"),
-    "inference.local": ("LocalModel",),
-    "inference.sampling": ("Sampling",),
+    "generation.model": ("LocalModel",),
+    "generation.sampling": ("Sampling",),
     "prompts": ("Template",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

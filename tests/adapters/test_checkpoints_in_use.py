@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from alpaca_lora import finetune, load, merge
-from alpaca_lora.adapters.contract import read_contract
 from alpaca_lora.errors import AdapterError
+from alpaca_lora.runs.contract import read_contract
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alpaca_lora import cli, export, load
 from alpaca_lora.adapters import gguf_file, gguf_tokens
 from alpaca_lora.adapters.chat_template import chat_template, modelfile
-from alpaca_lora.adapters.contract import NAME, Contract, read_contract, write_run_file
 from alpaca_lora.adapters.export import LIMITS
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, MissingDependencyError, ModelError
 from alpaca_lora.prompts import Template
+from alpaca_lora.runs.contract import NAME, Contract, read_contract, write_run_file
 
 BASES = {"sentencepiece": "short_base", "bpe": "short_base_bpe"}
 INSTRUCTIONS = (

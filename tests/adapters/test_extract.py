@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from alpaca_lora import extract_lora, load, merge
-from alpaca_lora.adapters.contract import Contract, read_contract, write_run_file
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.lora import quiet_peft
 from alpaca_lora.prompts import Template
+from alpaca_lora.runs.contract import Contract, read_contract, write_run_file
 
 
 def linear(model):

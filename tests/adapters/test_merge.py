@@ -14,16 +14,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alpaca_lora import finetune, load, merge
 from alpaca_lora.adapters.certificate import CERTIFICATE
-from alpaca_lora.adapters.contract import Contract, read_contract, write_run_file
-from alpaca_lora.adapters.store import save_adapter
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError
-from alpaca_lora.inference.local import BASE, LocalModel
-from alpaca_lora.inference.sampling import Sampling
+from alpaca_lora.generation.model import BASE, LocalModel
+from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.load import Placement, load_model, resolve_base
 from alpaca_lora.models.lora import add_lora
 from alpaca_lora.prompts import Template
+from alpaca_lora.runs.adapter_files import save_adapter
+from alpaca_lora.runs.contract import Contract, read_contract, write_run_file
 
 INSTRUCTIONS = (
     ("Name three primary colours.", ""),

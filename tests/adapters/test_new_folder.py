@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from alpaca_lora.adapters.shards import new_folder
 from alpaca_lora.errors import AdapterError
+from alpaca_lora.models.shards import new_folder
 
 WRITER = """
 import sys
-from alpaca_lora.adapters.shards import new_folder
+from alpaca_lora.models.shards import new_folder
 
 with new_folder(sys.argv[1]) as part:
     (part / "weights").write_bytes(b"0" * 5_000_000)

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from alpaca_lora.data.files import locked, unfinished, write_atomically
+from alpaca_lora.files import locked, unfinished, write_atomically
 
 
 def _write_again_and_again(path, text, failures):

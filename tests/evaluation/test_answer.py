@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from alpaca_lora import Sampling, answer, cli, finetune, load
-from alpaca_lora.adapters.contract import read_contract
-from alpaca_lora.data.files import sha256_of_json
 from alpaca_lora.errors import AlpacaLoraError, ConfigError, DataError
-from alpaca_lora.evaluation import respondent
 from alpaca_lora.evaluation.outputs import read_outputs
-from alpaca_lora.inference import local
-from alpaca_lora.inference.endpoint import EndpointError
-from alpaca_lora.selfinstruct.journal import read_journal
-from alpaca_lora.training.identity import seal_of
+from alpaca_lora.files import sha256_of_json
+from alpaca_lora.generation import model as local
+from alpaca_lora.llm import model_ref as respondent
+from alpaca_lora.llm.client import EndpointError
+from alpaca_lora.llm.journal import read_journal
+from alpaca_lora.runs.contract import read_contract
+from alpaca_lora.runs.identity import seal_of
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
 _SPEC = importlib.util.spec_from_file_location("scripted_server", _PATH)

@@ -25,12 +25,12 @@ from alpaca_lora.evaluation.bias import position_bias
 from alpaca_lora.evaluation.compare import report_on
 from alpaca_lora.evaluation.judge import judge, parse_verdict, question, read_verdicts
 from alpaca_lora.evaluation.pairs import Comparison
-from alpaca_lora.evaluation.respondent import Respondent
-from alpaca_lora.inference import endpoint
-from alpaca_lora.inference.completion import Completion
-from alpaca_lora.inference.endpoint import EndpointError
-from alpaca_lora.inference.meter import Budget
-from alpaca_lora.selfinstruct.journal import completion_of, fields_of, read_journal
+from alpaca_lora.generation.completion import Completion
+from alpaca_lora.llm import client as endpoint
+from alpaca_lora.llm.budget import Budget
+from alpaca_lora.llm.client import EndpointError
+from alpaca_lora.llm.journal import completion_of, fields_of, read_journal
+from alpaca_lora.llm.model_ref import Respondent
 
 SERVER = Path(__file__).with_name("judge_server.py")
 _SPEC = importlib.util.spec_from_file_location("judge_server", SERVER)

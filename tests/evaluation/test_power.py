@@ -8,12 +8,7 @@ from scipy.stats import binom
 
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.evaluation.intervals import score_interval
-from alpaca_lora.evaluation.power import (
-    comparisons_needed,
-    detectable_difference,
-    detectable_win_rate,
-    sample_size,
-)
+from alpaca_lora.evaluation.power import comparisons_needed, detectable_difference, detectable_win_rate, sample_size
 
 
 def test_sample_sizes_as_published():

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from alpaca_lora.errors import ConfigError
-from alpaca_lora.evaluation.desk import Desk, Share
+from alpaca_lora.evaluation.assignments import Desk, Share
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
 from alpaca_lora.evaluation.pairs import Comparison
 from alpaca_lora.evaluation.rate import rate

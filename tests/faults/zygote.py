@@ -78,7 +78,7 @@ def serve() -> None:
     import transformers.trainer  # noqa: F401
 
     import alpaca_lora.api  # noqa: F401
-    from alpaca_lora.inference import local  # noqa: F401
+    from alpaca_lora.generation import model as local  # noqa: F401
     from alpaca_lora.training import run  # noqa: F401
 
     torch.set_num_threads(1)  # a thread pool does not survive a fork

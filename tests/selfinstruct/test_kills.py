@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alpaca_lora import refilter
-from alpaca_lora.selfinstruct.journal import read_journal
+from alpaca_lora.llm.journal import read_journal
 
 KEY = "sk-written-nowhere-4711"
 SERVER = Path(__file__).with_name("scripted_server.py")

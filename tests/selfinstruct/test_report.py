@@ -12,8 +12,8 @@ from alpaca_lora import cli, self_instruct_report
 from alpaca_lora.data.records import Record, load_records
 from alpaca_lora.data.similarity import rouge_l
 from alpaca_lora.errors import ConfigError, DataError
-from alpaca_lora.inference.completion import Completion
-from alpaca_lora.selfinstruct.journal import Journal, fields_of, read_journal
+from alpaca_lora.generation.completion import Completion
+from alpaca_lora.llm.journal import Journal, fields_of, read_journal
 from alpaca_lora.selfinstruct.pool import Pool
 from alpaca_lora.selfinstruct.report import nearest_scores, project
 

@@ -11,8 +11,9 @@ import pytest
 
 from alpaca_lora import finetune
 from alpaca_lora.errors import TrainingError
-from alpaca_lora.training.checkpoint import MANIFEST, check_space, flaw, newest_valid, seal
-from alpaca_lora.training.identity import fingerprint_of
+from alpaca_lora.runs.checkpoints import MANIFEST
+from alpaca_lora.runs.identity import fingerprint_of
+from alpaca_lora.training.checkpoint import check_space, flaw, newest_valid, seal
 from alpaca_lora.training.trainer import AlpacaTrainer
 
 RUN = "a" * 64

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alpaca_lora import cli, finetune, load
-from alpaca_lora.adapters.contract import read_contract
 from alpaca_lora.errors import AdapterError, ConfigError
 from alpaca_lora.models.load import Placement, load_model
 from alpaca_lora.models.lora import quiet_peft
+from alpaca_lora.runs.contract import read_contract
 from alpaca_lora.training import callbacks
 
 WEIGHTS = "adapter_model.safetensors"

@@ -17,11 +17,11 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from alpaca_lora import finetune
-from alpaca_lora.data.files import sha256_of_json
 from alpaca_lora.errors import AdapterError, ConfigError, DataError, ModelError, TrainingError
+from alpaca_lora.files import sha256_of_json
 from alpaca_lora.models.load import resolve_base
+from alpaca_lora.runs.checkpoints import MANIFEST
 from alpaca_lora.training import callbacks
-from alpaca_lora.training.checkpoint import MANIFEST
 
 WEIGHTS = "adapter_model.safetensors"
 

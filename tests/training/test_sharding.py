@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from alpaca_lora import FinetuneConfig, finetune
 from alpaca_lora.errors import ConfigError, TrainingError
 from alpaca_lora.models.load import Placement, load_model
-from alpaca_lora.training.sharding import check_sharded, save_model
+from alpaca_lora.training.fsdp import check_sharded, save_model
 
 FLOAT32 = Placement(torch.device("cpu"), torch.float32)
 

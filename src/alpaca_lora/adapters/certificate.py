@@ -16,7 +16,7 @@ from ..data.tokens import Encoder
 from ..errors import AdapterError
 from ..models.fingerprint import CERTIFICATE as CERTIFICATE
 from ..models.load import Placement, load_model
-from .store import load_adapter
+from ..runs.adapter_files import load_adapter
 
 PROBES = (
     ("Name three primary colours.", ""),

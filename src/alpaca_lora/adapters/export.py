@@ -18,17 +18,17 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ..data.files import read_json_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError, ModelError
+from ..files import read_json_file
 from ..models.load import load_config, load_model, load_tokenizer, resolve_base
+from ..models.shards import INDEX, Shards, new_folder
 from ..models.tokenizer import pad_within
+from ..runs.adapter_files import is_adapter
+from ..runs.contract import NAME, Contract, read_contract
 from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32, differences
 from .chat_template import chat_template, modelfile
-from .contract import NAME, Contract, read_contract
 from .gguf_file import gguf_package, llama_config, write_gguf
-from .shards import INDEX, Shards, new_folder
-from .store import is_adapter
 
 ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
 REPORT = "export.json"

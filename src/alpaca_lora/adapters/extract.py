@@ -23,9 +23,9 @@ from ..errors import AdapterError, ConfigError, counted
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config
 from ..models.lora import check_targets
-from .contract import read_contract, write_run_file
-from .shards import Shards, base_folder, is_finite, new_folder
-from .store import WEIGHTS, describe_adapter
+from ..models.shards import Shards, base_folder, is_finite, new_folder
+from ..runs.adapter_files import WEIGHTS, describe_adapter
+from ..runs.contract import read_contract, write_run_file
 
 REPORT = "extraction.json"
 _POWER_STEPS = 8  # each sharpens the directions found, at the cost of two products

@@ -22,8 +22,8 @@ import torch
 from ..data.tokens import Encoder
 from ..errors import MissingDependencyError, ModelError, a
 from ..models.load import load_config
+from ..models.shards import Shards, is_finite
 from .gguf_tokens import add_tokenizer
-from .shards import Shards, is_finite
 
 
 def gguf_package() -> Any:

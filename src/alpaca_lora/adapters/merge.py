@@ -18,22 +18,22 @@ from typing import Any, Literal
 
 import torch
 
-from ..data.files import read_json_file, sha256_of_file
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ModelError
+from ..files import read_json_file, sha256_of_file
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config, load_tokenizer
+from ..models.shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
 from ..models.tokenizer import pad_within
 from ..prompts import Template
-from ..training.checkpoint import versions
-from .card import merged_card
+from ..runs.adapter_files import WEIGHTS, check_adapter, named_base
+from ..runs.contract import Contract, read_contract, read_run_file, settle, write_run_file
+from ..runs.model_card import merged_card
+from ..runs.peft_config import CONFIG
+from ..runs.versions import versions
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .chat_template import put_chat_template
-from .contract import Contract, read_contract, read_run_file, settle, write_run_file
-from .peft_config import CONFIG
-from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
-from .store import WEIGHTS, check_adapter, named_base
-from .updates import Change, changes_to, check_mergeable
+from .lora_delta import Change, changes_to, check_mergeable
 
 OutputDtype = Literal["auto", "float32", "bfloat16"]
 

@@ -63,7 +63,7 @@ def diff_make(base_model: str | Path, tuned: str | Path, out: str | Path) -> Pat
         The folder `out`, with differences of all tensors, hashes of base, difference and result, and the tuned
         model's other files.
     """
-    from ..adapters.diff import make_diff
+    from ..adapters.weight_diff import make_diff
 
     return make_diff(base_model, tuned, out)
 
@@ -79,7 +79,7 @@ def diff_apply(diff: str | Path, base_model: str | Path, out: str | Path) -> Pat
     Raises:
         AdapterError: a tensor of diff, base or result is not the one the difference was made with; it is named.
     """
-    from ..adapters.diff import apply_diff
+    from ..adapters.weight_diff import apply_diff
 
     return apply_diff(diff, base_model, out)
 
@@ -95,7 +95,7 @@ def diff_verify(
     Raises:
         AdapterError: some are not the same; they are named.
     """
-    from ..adapters.diff import verify_diff
+    from ..adapters.weight_diff import verify_diff
 
     return verify_diff(diff, base_model, result)
 

@@ -59,8 +59,8 @@ def answer(
         RunInterrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
     from ..evaluation.answer import answer as answer_all
-    from ..evaluation.respondent import Respondent
-    from ..inference.meter import Budget
+    from ..llm.budget import Budget
+    from ..llm.model_ref import Respondent
 
     budget = Budget(max_cost, max_tokens, price_in, price_out)
     respondent = Respondent(str(model), base_url, key, kind, prompt_template, concurrency, budget, force, base_model)
@@ -106,8 +106,8 @@ def compare(
     from ..evaluation.compare import report_on
     from ..evaluation.judge import judge as judge_all
     from ..evaluation.pairs import Comparison
-    from ..evaluation.respondent import Respondent
-    from ..inference.meter import Budget
+    from ..llm.budget import Budget
+    from ..llm.model_ref import Respondent
 
     budget = Budget(max_cost, max_tokens, price_in, price_out)
     comparison = Comparison.open(out, a, b)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..inference.local import LocalModel
-    from ..inference.moderation import Moderation
+    from ..generation.model import LocalModel
+    from ..generation.moderation import Moderation
 
 
 def load(
@@ -34,7 +34,7 @@ def load(
         AdapterError: an adapter is damaged, or not for this base, tokenizer or template.
         ModelError: the base cannot be loaded.
     """
-    from ..inference.local import LocalModel
+    from ..generation.model import LocalModel
 
     return LocalModel.load(path, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
 
@@ -59,7 +59,7 @@ def generate(
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
             seed, stop.
     """
-    from ..inference.sampling import sampling_of
+    from ..generation.sampling import sampling_of
 
     loaded = _loaded(model, base_model)
     return loaded.generate(instruction, input, sampling_of(sampling), adapter)
@@ -75,7 +75,7 @@ def stream(
     **sampling: Any,
 ) -> Iterator[str]:
     """As `generate`, in pieces as they are made."""
-    from ..inference.sampling import sampling_of
+    from ..generation.sampling import sampling_of
 
     loaded = _loaded(model, base_model)
     return loaded.stream(instruction, input, sampling_of(sampling), adapter)
@@ -90,8 +90,8 @@ def chat(
     **sampling: Any,
 ) -> None:
     """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
-    from ..inference.chat import chat as talk
-    from ..inference.sampling import sampling_of
+    from ..generation.chat import chat as talk
+    from ..generation.sampling import sampling_of
 
     talk(_loaded(model, base_model), sampling_of(sampling), moderation, write=write)
 
@@ -136,7 +136,7 @@ def serve(
         AdapterError, ModelError: as `load`.
         MissingDependencyError: the extra `serve`, or `web`, is not installed.
     """
-    from ..inference.serve import serve_model
+    from ..serving.serve import serve_model
 
     def loaded() -> LocalModel:
         return _loaded(model, base_model, also=also, prompt_template=prompt_template, force=force)

@@ -74,7 +74,7 @@ def self_instruct(
         EndpointError: the server does not answer; what it answered before is kept.
         RunInterrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
-    from ..inference.meter import Budget
+    from ..llm.budget import Budget
     from ..selfinstruct.prompt import Brief
     from ..selfinstruct.run import write_records
 
@@ -111,7 +111,7 @@ def refilter(out: str | Path, *, seeds: Any = "seeds", threshold: float = 0.7) -
         DataError: `out` holds no journal, or a damaged one.
     """
     from ..data.records import load_records
-    from ..inference.meter import Budget
+    from ..llm.budget import Budget
     from ..selfinstruct.pool import refilter as judge_again
     from ..selfinstruct.summary import Summary
 

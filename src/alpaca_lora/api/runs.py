@@ -14,9 +14,9 @@ from .adapters import merge
 from .models import generate, load
 
 if TYPE_CHECKING:
-    from ..inference.local import LocalModel
+    from ..generation.model import LocalModel
     from ..models.load import Placement
-    from ..training.plots import Plot
+    from ..runs.plots import Plot
     from ..training.prepare import PreparedData
 
 
@@ -37,7 +37,7 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """A dict an optimizer step and evaluation, as in history.jsonl."""
-        from ..training.history import read_history
+        from ..runs.history import read_history
 
         return read_history(self.output_dir)
 
@@ -65,7 +65,7 @@ class Run:
 
     def plot(self) -> Plot:
         """A matplotlib Figure of training and validation loss."""
-        from ..training.plots import plot_history
+        from ..runs.plots import plot_history
 
         return plot_history(self.history, self.output_dir.name)
 
@@ -78,18 +78,18 @@ class Run:
         return merge(self.output_dir, out, **options)
 
     def _repr_html_(self) -> str:
-        from ..adapters.run_card import run_card
+        from ..runs.run_card import run_card
 
         return run_card(self.output_dir)
 
     def __str__(self) -> str:
-        from ..adapters.run_card import run_line
+        from ..runs.run_card import run_line
 
         return run_line(self.output_dir)
 
     @property
     def _file(self) -> dict[str, Any]:
-        from ..adapters.contract import read_run_file
+        from ..runs.contract import read_run_file
 
         content = read_run_file(self.output_dir)
         if content is None:
@@ -133,19 +133,20 @@ def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None,
 def _finetune(config: FinetuneConfig) -> Run:
     from transformers import set_seed
 
-    from ..adapters.contract import Contract, write_run_file
-    from ..adapters.parent import continue_from
-    from ..adapters.result import result_flaw, save_run
-    from ..inference.local import LocalModel
+    from ..generation.model import LocalModel
+    from ..models.distributed import from_first_rank, processes
     from ..models.fingerprint import fingerprint
-    from ..models.load import Placement, processes, resolve_base
+    from ..models.load import Placement, resolve_base
     from ..planning.schedule import check_schedule
+    from ..runs.contract import Contract, write_run_file
+    from ..runs.identity import check_identity, fingerprint_of, identity_of
     from ..training.checkpoint import full_disk_explained
-    from ..training.identity import check_identity, fingerprint_of, identity_of
+    from ..training.fsdp import check_can_shard
     from ..training.model import check_abilities, trainable_model
+    from ..training.parent_adapter import continue_from
     from ..training.prepare import all_of, check_output_dir, make_output_dir, prepare, report_losses
     from ..training.run import plan_training, train
-    from ..training.sharding import check_can_shard, from_first_rank
+    from ..training.save import result_flaw, save_run
     from ..training.start import print_start
     from ..training.trackers import check_trackers
 
@@ -209,12 +210,11 @@ def _finetune(config: FinetuneConfig) -> Run:
 
 def _auto_tokens(config: FinetuneConfig, data: PreparedData, placement: Placement) -> int:
     """Tokens of a micro-batch that use the device well: on a CPU a fixed number, on a GPU what should fit."""
+    from ..models.distributed import from_first_rank, processes
     from ..models.geometry import Dtype, Geometry
-    from ..models.load import processes
     from ..planning.budget import auto_tokens
     from ..planning.memory import MemoryModel
     from ..training.run import CPU_TOKENS
-    from ..training.sharding import from_first_rank
 
     if placement.device.type != "cuda" or config.max_tokens != "auto":
         return CPU_TOKENS

@@ -11,9 +11,9 @@ from .models import load
 from .runs import Run
 
 if TYPE_CHECKING:
-    from ..inference.answer_table import AnswerTable
-    from ..inference.local import LocalModel
-    from ..training.plots import Plot
+    from ..generation.answer_table import AnswerTable
+    from ..generation.model import LocalModel
+    from ..runs.plots import Plot
 
 
 def plot_runs(runs: Sequence[Run | str | Path] | Mapping[str, Run | str | Path], title: str = "") -> Plot:
@@ -29,8 +29,8 @@ def plot_runs(runs: Sequence[Run | str | Path] | Mapping[str, Run | str | Path],
     Raises:
         ConfigError: a folder has no history.jsonl, or two runs have the same name.
     """
-    from ..training.history import read_history
-    from ..training.plots import plot_histories
+    from ..runs.history import read_history
+    from ..runs.plots import plot_histories
 
     if not runs:
         raise ConfigError("plot_runs: give one run or more.")
@@ -60,8 +60,8 @@ def compare_answers(
         ConfigError: nothing to ask or nobody, or two models have the same name.
         AdapterError, ModelError: as `load`.
     """
-    from ..inference.answer_table import answer_table
-    from ..inference.sampling import sampling_of
+    from ..generation.answer_table import answer_table
+    from ..generation.sampling import sampling_of
 
     def loading(model: Any) -> Callable[[], LocalModel]:
         if isinstance(model, Run):

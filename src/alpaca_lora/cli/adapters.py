@@ -5,8 +5,8 @@ from __future__ import annotations
 from shlex import quote
 from typing import Literal
 
-from ..data.files import read_json_file
 from ..errors import AdapterError
+from ..files import read_json_file
 from .names import command_name, paths
 
 

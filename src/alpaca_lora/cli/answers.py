@@ -159,6 +159,6 @@ def serve(
 
 
 def _moderation(where: str | None) -> Any:
-    from ..inference.moderation import moderation_from
+    from ..generation.moderation import moderation_from
 
     return moderation_from(where, os.environ.get("OPENAI_API_KEY")) if where else None

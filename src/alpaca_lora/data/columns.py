@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from alpaca_lora.errors import ConfigError, a, did_you_mean
+from ..errors import ConfigError, a, did_you_mean
 
 FIELDS = ("instruction", "input", "output")
 TURN_KEYS = ("conversations", "messages")

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from alpaca_lora.data.columns import TURN_KEYS, suggest
-from alpaca_lora.data.wrapped import write_records
+from .columns import TURN_KEYS, suggest
+from .wrapped import write_records
 
 _BETTER_WORSE = (
     *(("chosen", "rejected"), ("chosen_response", "rejected_response"), ("accepted", "rejected")),

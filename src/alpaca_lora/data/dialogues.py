@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alpaca_lora.data.columns import TURN_KEYS
-from alpaca_lora.data.wrapped import write_records
+from .columns import TURN_KEYS
+from .wrapped import write_records
 
 _KEYS = (*TURN_KEYS, "conversation", "dialog", "dialogue")
 _USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt")

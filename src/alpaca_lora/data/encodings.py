@@ -12,8 +12,8 @@ import math
 import re
 from typing import NamedTuple
 
-from alpaca_lora.data.listing import path_of
-from alpaca_lora.errors import DataError
+from ..errors import DataError
+from .listing import path_of
 
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -137,7 +137,7 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> str:
 
 
 def _line(reading: _Reading) -> str:
-    from alpaca_lora.data.legacy import NAMES
+    from .legacy import NAMES
 
     damaged = f"; unreadable places: {reading.damaged:,}" if reading.damaged else ""
     return f"  {reading.name:12}  {reading.sample}   ({NAMES[reading.name]}{damaged})"
@@ -161,7 +161,7 @@ def _readings(data: bytes, mixed: bool) -> tuple[list[_Reading], bool]:
     Args:
         mixed: The rest is UTF-8: only what is not is read.
     """
-    from alpaca_lora.data.legacy import NAMES, likelihood, per_letter
+    from .legacy import NAMES, likelihood, per_letter
 
     pieces = _pieces(data, utf8=False)
     sample = b"\n".join(pieces)
@@ -203,7 +203,7 @@ def _pieces(data: bytes, utf8: bool) -> list[bytes]:
 
 def _has_utf8(data: bytes, name: str) -> bool:
     """Whether the pieces that happen to be UTF-8 make more sense so than in another encoding."""
-    from alpaca_lora.data.legacy import likelihood
+    from .legacy import likelihood
 
     pieces = b"\n".join(_pieces(data, utf8=True))
     return bool(pieces) and likelihood(pieces.decode()) > likelihood(_read(pieces, name, mixed=False)) + _CLEAR
@@ -219,7 +219,7 @@ def _read(data: bytes, name: str, mixed: bool) -> str:
 
 def _bad(name: str) -> str:
     """The pattern of what an encoding is asked for in a file that is UTF-8 otherwise."""
-    from alpaca_lora.data.legacy import WIDE
+    from .legacy import WIDE
 
     return _TEXTS if name in WIDE else _BYTES
 

@@ -12,7 +12,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-from alpaca_lora.data.rows import FIELDS, TURN_KEYS
+from .rows import FIELDS, TURN_KEYS
 
 HEAD_BYTES = 1 << 12
 

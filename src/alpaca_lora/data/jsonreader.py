@@ -12,10 +12,10 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
-from alpaca_lora.data.nearly_json import advice, mixed, rewrite
-from alpaca_lora.data.rows import Rows
-from alpaca_lora.data.wrapped import wrapping
-from alpaca_lora.errors import DataError
+from ..errors import DataError
+from .nearly_json import advice, mixed, rewrite
+from .rows import Rows
+from .wrapped import wrapping
 
 _LONG_NUMBER = re.compile(r"\d{1000,}")
 _SPACE = re.compile(r"[ \t\n\r]*")

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
-from alpaca_lora.data.columns import list_keys
-from alpaca_lora.errors import DataError, a, did_you_mean
+from ..errors import DataError, a, did_you_mean
+from .columns import list_keys
 
 SAVED = ("state.json", "dataset_dict.json")
 """Files that mark a folder written by `Dataset.save_to_disk`, which is one source."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 
-from alpaca_lora.data.filetypes import in_command
-from alpaca_lora.data.listing import path_of
+from .filetypes import in_command
+from .listing import path_of
 
 _QUOTED = r"\x22(?:[^\x22\x5c]|\x5c.)*\x22"  # a string; quotes and backslashes are named for a shell's sake
 _COMMENT = r"//.*|#.*|/\*[\s\S]*?\*/"

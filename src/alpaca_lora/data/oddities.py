@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from alpaca_lora.data.rows import FIELDS, Record, name_numbers
-from alpaca_lora.errors import counted
+from ..errors import counted
+from .rows import FIELDS, Record, name_numbers
 
 _MISSING = {"nan", "-nan", "none", "null", "<na>", "nat", "undefined", "#n/a", "n/a", "na", "\\n", "(null)"}
 _MISSING_ANSWERS = {"nan", "-nan", "null", "<na>", "nat", "#n/a", "\\n", "(null)"}  # "None" may be an answer

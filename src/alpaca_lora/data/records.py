@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alpaca_lora.data.columns import Columns
-from alpaca_lora.data.oddities import OddTexts
-from alpaca_lora.data.rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys, name_numbers
-from alpaca_lora.data.sources import SEEDS, open_source
-from alpaca_lora.data.unread import UnreadKeys
-from alpaca_lora.data.unusable import Unusable
-from alpaca_lora.errors import ConfigError, DataError, a, counted, did_you_mean
+from ..errors import ConfigError, DataError, a, counted, did_you_mean
+from .columns import Columns
+from .oddities import OddTexts
+from .rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys, name_numbers
+from .sources import SEEDS, open_source
+from .unread import UnreadKeys
+from .unusable import Unusable
 
 if TYPE_CHECKING:
     import datasets

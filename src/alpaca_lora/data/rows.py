@@ -18,16 +18,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from alpaca_lora.data.columns import (
-    FIELDS,
-    TURN_KEYS,
-    Columns,
-    check_columns,
-    list_keys,
-    misspelt,
-    suggest,
-)
-from alpaca_lora.errors import ConfigError, DataError, a, counted, did_you_mean
+from ..errors import ConfigError, DataError, a, counted, did_you_mean
+from .columns import FIELDS, TURN_KEYS, Columns, check_columns, list_keys, misspelt, suggest
 
 __all__ = ["BLANK", "FIELDS", "TURN_KEYS", "Record", "RowProblem", "RowReader", "Rows", "list_keys"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alpaca_lora.data.columns import CALLED, TURN_KEYS, suggest
-from alpaca_lora.data.compared import better_and_worse, take_better, take_good, take_named, two_answers
-from alpaca_lora.data.dialogues import KINDS, ONE_EXCHANGE, is_dialogue, kind_of
-from alpaca_lora.data.wrapped import write_records
+from .columns import CALLED, TURN_KEYS, suggest
+from .compared import better_and_worse, take_better, take_good, take_named, two_answers
+from .dialogues import KINDS, ONE_EXCHANGE, is_dialogue, kind_of
+from .wrapped import write_records
 
 _WRITE = "Write one object with 'instruction', 'input' and 'output' for"
 

@@ -11,14 +11,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from alpaca_lora.data.encodings import decode_text
-from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
-from alpaca_lora.data.jsonreader import read_json
-from alpaca_lora.data.listing import are_sources, list_sources, path_of
-from alpaca_lora.data.rows import Record, Rows, list_keys
-from alpaca_lora.data.tables import csv_header, read_csv, read_parquet
-from alpaca_lora.data.wrapped import wrapping
-from alpaca_lora.errors import DataError, MissingDependencyError, a, did_you_mean
+from ..errors import DataError, MissingDependencyError, a, did_you_mean
+from .encodings import decode_text
+from .filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
+from .jsonreader import read_json
+from .listing import are_sources, list_sources, path_of
+from .rows import Record, Rows, list_keys
+from .tables import csv_header, read_csv, read_parquet
+from .wrapped import wrapping
 
 SEEDS = "seeds"
 """The word for the packaged seed records; a file of that name is `./seeds`."""

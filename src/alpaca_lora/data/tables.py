@@ -11,10 +11,10 @@ import io
 import re
 from pathlib import Path
 
-from alpaca_lora.data.columns import suggest
-from alpaca_lora.data.nearly_json import CONFLICT
-from alpaca_lora.data.rows import FIELDS, Rows, list_keys
-from alpaca_lora.errors import DataError, MissingDependencyError, counted
+from ..errors import DataError, MissingDependencyError, counted
+from .columns import suggest
+from .nearly_json import CONFLICT
+from .rows import FIELDS, Rows, list_keys
 
 _MAX_CELL_CHARACTERS = 2**31 - 1  # the most that csv takes on every platform; its default is 131,072
 

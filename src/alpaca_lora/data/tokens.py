@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError, ModelError, TemplateError, counted
+from ..files import unfinished
 from ..prompts import Template
-from .files import unfinished
 from .records import Record, RecordSet
 
 _BATCH_RECORDS = 1_000

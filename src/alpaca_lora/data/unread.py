@@ -22,10 +22,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from alpaca_lora.data.columns import CALLED, FIELDS, suggest
-from alpaca_lora.data.listing import HELD_OUT
-from alpaca_lora.data.rows import Record, RowReader, is_missing, name_numbers
-from alpaca_lora.errors import counted
+from ..errors import counted
+from .columns import CALLED, FIELDS, suggest
+from .listing import HELD_OUT
+from .rows import Record, RowReader, is_missing, name_numbers
 
 _LEAST_BYTES = 60
 _LEAST_PERCENT = 5

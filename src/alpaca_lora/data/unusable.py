@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from alpaca_lora.data.rows import RowProblem, Rows
-from alpaca_lora.data.shapes import QUESTIONS, Shape, shape_of
-from alpaca_lora.data.unread import UnreadKey
+from .rows import RowProblem, Rows
+from .shapes import QUESTIONS, Shape, shape_of
+from .unread import UnreadKey
 
 _SHOWN_KINDS = 10
 _ADVICE = "Mend or remove these rows; where a key has another name, pass columns={our field: your key}."

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alpaca_lora.data.columns import FIELDS, TURN_KEYS, list_keys, suggest
-from alpaca_lora.data.listing import path_of
+from .columns import FIELDS, TURN_KEYS, list_keys, suggest
+from .listing import path_of
 
 _DEEPEST = 3
 _TRAIN = ("train", "training", "train_sft")

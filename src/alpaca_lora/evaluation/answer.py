@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..data.files import sha256_of_json
 from ..errors import ConfigError, DataError, counted
-from ..inference.completion import Completion
-from ..inference.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
-from ..selfinstruct.folder import make_folder
-from ..selfinstruct.journal import Journal
-from .asking import GO_ON, Asking, Replies, replies_of, spent_text
+from ..files import sha256_of_json
+from ..generation.completion import Completion
+from ..llm.folder import make_folder
+from ..llm.job import GO_ON, Asking, Replies, replies_of, spent_text
+from ..llm.journal import Journal
+from ..llm.model_ref import Prompt, Respondent
+from ..llm.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
-from .respondent import Prompt, Respondent
 
 
 @dataclass(frozen=True)

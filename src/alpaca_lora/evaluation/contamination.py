@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..data.lint.overlap import EvaluationSet
 from ..data.records import load_records
 from ..errors import AlpacaLoraError
-from ..training.identity import seal_of
+from ..runs.identity import seal_of
 from .pairs import Comparison, Pair
 
 _SHOWN = 200  # characters of a name

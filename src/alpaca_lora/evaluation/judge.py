@@ -15,15 +15,15 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..data.files import sha256_of_json
 from ..errors import ConfigError, counted
-from ..inference.completion import Completion
-from ..inference.meter import Usage
-from ..inference.reply import REMEDIES, read_reply, sample_of, whole_characters
-from ..selfinstruct.journal import Journal, State, read_journal
-from .asking import Asking, Replies, replies_of
+from ..files import sha256_of_json
+from ..generation.completion import Completion
+from ..llm.budget import Usage
+from ..llm.job import Asking, Replies, replies_of
+from ..llm.journal import Journal, State, read_journal
+from ..llm.model_ref import Prompt, Respondent
+from ..llm.reply import REMEDIES, read_reply, sample_of, whole_characters
 from .pairs import Comparison, Pair
-from .respondent import Prompt, Respondent
 from .verdict import read_dressed, read_exactly
 from .votes import Vote
 

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.files import write_atomically
 from ..data.records import Record
 from ..data.rows import BLANK, RowProblem, RowReader, Rows, list_keys
 from ..data.shapes import question_columns
 from ..data.sources import open_source
 from ..errors import DataError, a, counted
+from ..files import write_atomically
 
 CATEGORY_KEYS = ("category", "dataset", "motivation_app")
 PROBE = "probe"

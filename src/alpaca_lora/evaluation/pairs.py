@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.files import read_json_file, sha256_of_file, sha256_of_json, write_atomically
 from ..errors import ConfigError, DataError
-from ..selfinstruct.folder import make_folder
+from ..files import read_json_file, sha256_of_file, sha256_of_json, write_atomically
+from ..llm.folder import make_folder
 from .outputs import ModelOutput, read_outputs
 
 NAME = "comparison.json"

@@ -18,8 +18,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from ..inference.serve import listen, run, url_of
-from .desk import Desk, Share
+from ..serving.serve import listen, run, url_of
+from .assignments import Desk, Share
 from .ratings import NotStoredError, Ratings
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..data.files import sha256_of_file, write_atomically
 from ..errors import DataError
-from ..selfinstruct.folder import make_folder
+from ..files import sha256_of_file, write_atomically
+from ..llm.folder import make_folder
 from .browse import entries_of, entries_of_votes, most_split
 from .contamination import Contamination
 from .page import render_html, render_markdown

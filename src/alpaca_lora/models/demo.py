@@ -10,8 +10,8 @@ import importlib.util
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..data.files import unfinished
 from ..errors import ModelError
+from ..files import unfinished
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

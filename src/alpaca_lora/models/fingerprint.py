@@ -23,8 +23,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..data.files import read_json_file, sha256_of_json, write_atomically
 from ..errors import ModelError
+from ..files import read_json_file, sha256_of_json, write_atomically
 from .demo import cache_dir
 from .weight_files import weight_files
 

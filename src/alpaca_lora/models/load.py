@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
+from .distributed import processes
 from .fingerprint import check_weights
 from .folder import what_is
 from .quantization import keep_trainable, quantization
@@ -175,27 +176,6 @@ def checkpoint_activations(model: Any) -> None:
     # transformers 5.23 calls by another name what it called gradient checkpointing before.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def processes() -> Any:
-    """accelerate's state of this process among its peers: rank, number, device.
-
-    Without a GPU accelerate must be told so, or each process started by torchrun takes itself for the only one.
-    """
-    import torch
-    from accelerate import PartialState
-
-    return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
-
-
-def nodes() -> int:
-    """Machines that take part in this run; all ranks must call this."""
-    import torch
-    from accelerate.utils import reduce
-
-    state = processes()
-    first_there = torch.tensor(int(state.local_process_index == 0), device=state.device)
-    return int(reduce(first_there, "sum"))
 
 
 def _check_generation_config(base_model: str) -> None:

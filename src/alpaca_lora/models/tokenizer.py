@@ -13,8 +13,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..data.files import read_json_file
 from ..errors import ModelError
+from ..files import read_json_file
 
 _SPECIALS = ("unk_token", "bos_token", "eos_token")
 _FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.files import read_json_file
 from ..errors import ModelError
+from ..files import read_json_file
 from .tokenizer import cannot_load
 
 SINGLE = "model.safetensors"

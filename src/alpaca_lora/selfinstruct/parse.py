@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..data.records import Record
-from ..inference.reply import REMEDIES
+from ..llm.reply import REMEDIES
 from .items import Item
 from .listing import FENCE, read_list
 from .objects import read_objects

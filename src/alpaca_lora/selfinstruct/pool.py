@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.files import write_atomically
 from ..data.records import Record, RecordSet
 from ..errors import ConfigError, DataError
-from ..inference.reply import read_reply
+from ..files import write_atomically
+from ..llm.journal import State, completion_of, lock, read_journal, rejudge
+from ..llm.reply import read_reply
 from .filters import Filters
-from .journal import State, completion_of, lock, read_journal, rejudge
 from .parse import Parsed, parse
 
 NAME = "records.jsonl"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__
-from ..data.files import write_atomically
 from ..data.records import FIELDS, Record, RecordSet
 from ..data.similarity import SimilarityIndex, words
 from ..errors import MissingDependencyError
-from ..inference.meter import Budget
+from ..files import write_atomically
+from ..llm.budget import Budget
+from ..llm.journal import State, read_journal
 from . import figures
-from .journal import State, read_journal
 from .pool import Pool, check_seeds
 from .summary import ALPACA_RECORDS, Summary
 from .verbs import count_openings

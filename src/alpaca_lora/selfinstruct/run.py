@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from ..data.records import load_records
 from ..errors import ConfigError
-from ..inference.endpoint import OPENAI, Endpoint
-from ..inference.local_endpoint import LocalEndpoint
-from ..inference.meter import Budget, Meter
-from .bootstrap import Bootstrap, check_budget
-from .journal import Journal
+from ..llm.budget import Budget, Meter
+from ..llm.client import OPENAI, Endpoint
+from ..llm.journal import Journal
+from ..llm.local_client import LocalEndpoint
+from .generate import Bootstrap, check_budget
 from .prompt import Brief
 from .summary import Summary
 
@@ -82,7 +82,7 @@ def write_records(
             chat = made_from["kind"] == "chat"
             check_budget(budget, records.records, brief, chat=chat, seed=seed, max_new_tokens=max_new_tokens)
         if writer is None:
-            from ..inference.local import LocalModel  # loads torch
+            from ..generation.model import LocalModel  # loads torch
 
             writer = LocalEndpoint(LocalModel.load(str(base_model), force=None), concurrency=concurrency, meter=meter)
         bootstrap = Bootstrap(journal, records.records, brief, writer, num_records=num_records, concurrency=concurrency)

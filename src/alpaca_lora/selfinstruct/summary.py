@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.files import write_atomically
 from ..errors import counted
-from ..inference.meter import Budget, Usage
-from ..inference.reply import whole_characters
-from .journal import State
+from ..files import write_atomically
+from ..llm.budget import Budget, Usage
+from ..llm.journal import State
+from ..llm.reply import whole_characters
 
 NAME = "report.json"
 ALPACA_RECORDS = 52_000

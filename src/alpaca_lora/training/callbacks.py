@@ -12,8 +12,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..errors import TrainingError
-from .history import NAME
-from .sharding import check_sharded
+from ..runs.history import NAME
+from .fsdp import check_sharded
 
 _STEP_KEYS = ("loss", "learning_rate", "grad_norm", "supervised_tokens", "computed_tokens")
 

@@ -18,24 +18,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from ..data.files import read_json_file, sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..errors import TrainingError
-from ..models.load import processes
-from .history import read_history
+from ..files import read_json_file, sha256_of_file, sha256_of_json, sync_folder, write_atomically
+from ..models.distributed import processes
+from ..runs.checkpoints import MANIFEST, checkpoints_in, newest_name, step_of
+from ..runs.history import read_history
+from ..runs.versions import versions
 
-_PACKAGES = ("alpaca-lora", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
-MANIFEST = "manifest.json"
 SET_ASIDE = "set_aside"
 
 
@@ -112,7 +110,7 @@ def newest_valid(checkpoints: Path, run: str) -> tuple[Path | None, list[str]]:
     Only one process may call this.
     """
     passed: list[str] = []
-    for folder in sorted(_checkpoints(checkpoints), key=step_of, reverse=True):
+    for folder in sorted(checkpoints_in(checkpoints), key=step_of, reverse=True):
         reason = flaw(folder, run)
         if reason is None:
             return folder, passed
@@ -125,11 +123,6 @@ def newest_valid(checkpoints: Path, run: str) -> tuple[Path | None, list[str]]:
         folder.rename(aside)
         passed.append(f"{folder.name} was set aside ({aside}): {reason}.")
     return None, passed
-
-
-def step_of(folder: Path) -> int:
-    """Optimizer steps a checkpoint has seen, by its name."""
-    return int(folder.name.rpartition("-")[2])
 
 
 class Checkpoints(TrainerCallback):
@@ -148,7 +141,7 @@ class Checkpoints(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bytes = checkpoint_bytes(model, args.optim)
         if state.is_world_process_zero:
-            kept = len(_checkpoints(Path(args.output_dir)))
+            kept = len(checkpoints_in(Path(args.output_dir)))
             more = max(self.keep + 1 - kept, 1) * self.bytes  # the one being written comes before the oldest goes
             check_space(self.output_dir, more, "the run's checkpoints")
 
@@ -164,7 +157,7 @@ class Checkpoints(TrainerCallback):
             self._prune(Path(args.output_dir))
 
     def _prune(self, checkpoints: Path) -> None:
-        found = sorted(_checkpoints(checkpoints), key=step_of)
+        found = sorted(checkpoints_in(checkpoints), key=step_of)
         losses = {line["step"]: line["eval_loss"] for line in read_history(self.output_dir) if "eval_loss" in line}
         rated = [folder for folder in found if step_of(folder) in losses]
         best = min(rated, key=lambda folder: losses[step_of(folder)], default=None)
@@ -201,29 +194,6 @@ def full_disk_explained(output_dir: Path) -> Iterator[None]:
         kept = newest_name(output_dir / "checkpoints")
         rest = f"{kept} is intact; make room and continue with resume=auto." if kept else "Make room and start again."
         raise TrainingError(f"output_dir: the disk of {output_dir} is full ({error}). {rest}") from error
-
-
-def newest_name(checkpoints: Path) -> str | None:
-    """Name of the newest checkpoint that has a manifest."""
-    sealed = [folder for folder in _checkpoints(checkpoints) if (folder / MANIFEST).exists()]
-    return max(sealed, key=step_of).name if sealed else None
-
-
-def versions() -> dict[str, str]:
-    """Of the packages at work."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [entry for entry in folder.iterdir() if re.fullmatch(r"checkpoint-\d+", entry.name) and entry.is_dir()]
 
 
 def _files(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from ..models.load import processes
+from ..models.distributed import processes
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ..config import FinetuneConfig
-from ..models.load import Placement, empty_model, load_model, processes
+from ..models.distributed import processes
+from ..models.load import Placement, empty_model, load_model
 from ..models.lora import add_lora
 from ..models.quantization import check_bitsandbytes
 

@@ -14,15 +14,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..config import FinetuneConfig
-from ..data.files import read_json_file
 from ..data.records import MAX_DROPPED_PERCENT, RecordSet, load_records, shown_numbers, split_records
 from ..data.tokens import Encoder, Examples
 from ..errors import ConfigError, DataError
+from ..files import read_json_file
 from ..models.demo import cache_dir
+from ..models.distributed import processes
 from ..models.geometry import Geometry
-from ..models.load import check_pairing, load_config, load_tokenizer, processes
+from ..models.load import check_pairing, load_config, load_tokenizer
 from ..prompts import Template
-from .identity import check_settings, identity_of, seal_of, settings_of
+from ..runs.identity import check_settings, identity_of, seal_of, settings_of
 
 
 @dataclass(frozen=True)

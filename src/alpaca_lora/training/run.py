@@ -18,12 +18,13 @@ from ..data.plan import Planner
 from ..data.tokens import Examples
 from ..errors import ConfigError, RunInterrupted
 from ..models.attention import BLOCK, IMPLEMENTATION, runs_packs
-from ..models.load import Placement, checkpoint_activations, processes
+from ..models.distributed import from_first_rank, processes
+from ..models.load import Placement, checkpoint_activations
+from ..runs.history import begin_history
 from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
 from .checkpoint import Checkpoints, newest_valid, ranks_of
-from .history import begin_history
+from .fsdp import shard_settings, sum_in_float32
 from .interrupt import StopOnSignal
-from .sharding import from_first_rank, shard_settings, sum_in_float32
 from .trackers import tracker_names
 from .trainer import AlpacaTrainer
 

@@ -9,7 +9,8 @@ import torch
 from ..config import FinetuneConfig
 from ..data.collator import StepDataset
 from ..errors import counted
-from ..models.load import Placement, nodes, processes
+from ..models.distributed import nodes, processes
+from ..models.load import Placement
 from .prepare import PreparedData
 
 

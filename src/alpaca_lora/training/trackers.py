@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from ..models.load import processes
+from ..models.distributed import processes
 
 
 def tracker_names(report_to: str | list[str]) -> list[str]:

@@ -28,11 +28,10 @@ from ..data.collator import collate
 from ..data.plan import Planner
 from ..errors import TrainingError
 from ..models.attention import PackMask
-from ..models.load import processes
-from .checkpoint import newest_name
+from ..models.distributed import from_first_rank, processes
+from ..runs.checkpoints import newest_name
 from .loss import linear_cross_entropy
-from .sharding import from_first_rank
-from .splitting import PackLimit
+from .out_of_memory import PackLimit
 
 
 class AlpacaTrainer(Trainer):

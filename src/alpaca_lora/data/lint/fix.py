@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, DataError
-from ..files import write_atomically
+from ...files import write_atomically
 from ..rows import Record, RowReader
 from .texts import is_no_input, trimmed
 

@@ -1,0 +1,340 @@
+"""A model that answers instructions on this machine: adapters on their base, a merged model, or a base.
+
+The prompt is the contract's template, encoded as in training; only new tokens are decoded; generation ends at the
+contract's stop ids. Answers are made together (batch.py), each the one it would be alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import GenerationConfig, LogitsProcessorList
+
+from ..data.tokens import Encoder
+from ..errors import AdapterError, ConfigError, DataError, ModelError, did_you_mean
+from ..models.fingerprint import fingerprint
+from ..models.load import Placement, check_pairing, load_model, resolve_base
+from ..runs.adapter_files import (
+    changes_of_base,
+    check_adapter,
+    check_finished,
+    check_shareable,
+    is_adapter,
+    load_adapter,
+    named_base,
+)
+from ..runs.contract import Contract, read_contract
+from .batching import NOT_FINITE, Answer, Batch, Scheduler, bytes_per_token
+from .completion import Completion
+from .prompt_format import BASE, Voice, name_of, stop_ids_of, voice_at
+from .sampling import Sampling
+from .streaming import GrowingText
+
+MAX_ROWS = 32
+"""Most answers made at once."""
+
+
+class TooLong(DataError):
+    """A prompt is longer than what the model reads."""
+
+
+class LocalModel:
+    """A model and how it is asked; with adapters, each by its name, and the base by the name `base`.
+
+    Args:
+        model: A transformers or peft model in evaluation mode.
+        encoder: Tokenizer and template.
+        stop_ids: Generation ends at any of these.
+        contract: What the model was trained with; None for a base or another tool's model.
+        name: What it is called among others.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        stop_ids: list[int],
+        contract: Contract | None = None,
+        name: str = "model",
+    ) -> None:
+        self.model, self.name = model, name
+        self.voices = {name: Voice(encoder, stop_ids, contract)}
+        self._selected = name
+
+    @property
+    def encoder(self) -> Encoder:
+        """Tokenizer and template of the model, or of its first adapter."""
+        return self.voices[self.name].encoder
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Where answers of the model, or of its first adapter, end."""
+        return self.voices[self.name].stop_ids
+
+    @property
+    def contract(self) -> Contract | None:
+        """What the model, or its first adapter, was trained with."""
+        return self.voices[self.name].contract
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        base_model: str | None = None,
+        prompt_template: str | None = None,
+        dtype: str = "auto",
+        also: Sequence[str | Path] = (),
+        force: bool | None = False,
+    ) -> LocalModel:
+        """Load an adapter folder, a merged folder, or a base.
+
+        Args:
+            path: Folder, hub id of a base, or `demo`.
+            base_model: For an adapter: where its base is now, if not where the adapter says.
+            prompt_template: For models without a contract; `alpaca` if left out.
+            dtype: "auto", "float32" or "bfloat16".
+            also: Further adapters of the same base; each answers under its folder's name.
+            force: Go on where tokenizer, template or base are not those the adapter was trained with. None where the
+                caller has no such choice to offer.
+
+        Raises:
+            AdapterError: an adapter is damaged or belongs to another base.
+            ModelError: the base cannot be loaded.
+        """
+        adapter = is_adapter(path)
+        (check_adapter if adapter else check_finished)(path)
+        placement = Placement.choose(dtype)
+        contract = read_contract(path)
+        base_name = str(path)
+        if adapter:
+            base_name = base_model or (contract.base_model if contract else named_base(path))
+        elif also:
+            raise AdapterError(f"{path}: is no adapter, so no other adapters can stand beside it; name the adapters.")
+        elif base_model is not None:
+            raise ConfigError(f"base_model: {path} is no adapter, so it has no base beside it. Leave base_model out.")
+        for folder in (path, *also) if also else ():
+            check_shareable(folder)
+        resolved = resolve_base(base_name)
+        base = fingerprint(resolved) if adapter and (contract or also) else ""
+        voice = voice_at(path, resolved, base, prompt_template, force)
+        model = load_model(resolved, placement)
+        check_pairing(voice.encoder.tokenizer, model.config)
+        if not contract:
+            voice = replace(voice, stop_ids=stop_ids_of(model, voice.encoder))
+        if adapter:
+            model = load_adapter(model, path, base_name)
+        local = cls(model, voice.encoder, voice.stop_ids, voice.contract, name_of(path))
+        if adapter and not changes_of_base(path):
+            local.voices[BASE] = voice
+        for folder in also:
+            local.add(folder, base_name, base, force=force)
+        return local
+
+    def add(self, folder: str | Path, base_name: str, base_fingerprint: str, *, force: bool | None = False) -> str:
+        """Put one more adapter on the same base, and return its name.
+
+        Raises:
+            AdapterError: it is damaged, belongs to another base, or its name is taken.
+        """
+        name = name_of(folder)
+        if name in self.voices:
+            raise AdapterError(f"{folder}: the name {name!r} is taken by another adapter; rename the folder.")
+        voice = voice_at(folder, resolve_base(base_name), base_fingerprint, None, force)
+        load_adapter(self.model, folder, base_name, name)
+        stops = voice.stop_ids or stop_ids_of(self.model, voice.encoder)
+        self.voices[name] = replace(voice, stop_ids=stops)
+        return name
+
+    def voice(self, adapter: str | None = None) -> Voice:
+        """How `adapter` is asked; the first one where None.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        name = adapter or self.name
+        if name not in self.voices:
+            raise ConfigError(
+                f"adapter: {name!r} is not loaded.{did_you_mean(name, self.voices)} Loaded: {', '.join(self.voices)}."
+            )
+        return self.voices[name]
+
+    def generate(
+        self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
+    ) -> str:
+        """The answer to one instruction."""
+        return self.answers([(instruction, input)], sampling, adapter)[0]
+
+    def answers(
+        self,
+        requests: Sequence[tuple[str, str]],
+        sampling: Sampling | None = None,
+        adapter: str | None = None,
+        max_rows: int = MAX_ROWS,
+    ) -> list[str]:
+        """The answers to many instructions, made together.
+
+        Args:
+            requests: Pairs of instruction and input.
+            sampling: How tokens are chosen; greedy if left out.
+            adapter: Who answers; the first one if left out.
+            max_rows: Most answers at once.
+
+        Returns:
+            Answers in the order of the requests.
+
+        Raises:
+            DataError: a prompt is longer than what the model reads.
+        """
+        voice, sampling = self.voice(adapter), sampling or Sampling()
+        prompts = [voice.encoder.prompt_ids(instruction, input) for instruction, input in requests]
+        return [made.text for made in self._complete(prompts, sampling, adapter, max_rows)]
+
+    def complete(self, prompts: Sequence[str], sampling: Sampling, stop: Sequence[str] = ()) -> list[Completion]:
+        """How texts go on, without any template, made together; `stop` are texts that end a continuation."""
+        sampling = replace(sampling, stop=(*sampling.stop, *stop))
+        return self._complete([self.encoder.text_ids(prompt) for prompt in prompts], sampling, None, MAX_ROWS)
+
+    def stream(
+        self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
+    ) -> Iterator[str]:
+        """The answer in pieces as they are made; joined they are what `generate` returns."""
+        sampling = sampling or Sampling()
+        if sampling.num_beams > 1:  # a beam search knows its first word only at the end
+            yield self.generate(instruction, input, sampling, adapter)
+            return
+        voice = self.voice(adapter)
+        answer = self.begin(voice.encoder.prompt_ids(instruction, input), sampling, adapter)
+        text, shown = answer.text, 0
+        assert text is not None
+        self.select(adapter or self.name)
+        batch = self.batch()
+        batch.join([answer])
+        while True:
+            if len(text.certain) > shown:
+                yield text.certain[shown:]
+                shown = len(text.certain)
+            if answer.finish_reason:
+                return
+            batch.step()
+
+    def begin(self, prompt: list[int], sampling: Sampling, adapter: str | None = None, growing: bool = True) -> Answer:
+        """An answer that can join a batch.
+
+        Args:
+            prompt: Ids of the prompt.
+            sampling: How tokens are chosen; what the model's positions have no room for is taken off its limit.
+            adapter: Whose stops end it.
+            growing: Follow its text.
+
+        Raises:
+            DataError: the prompt is longer than what the model reads.
+        """
+        voice = self.voice(adapter)
+        positions = getattr(self.model.config, "max_position_embeddings", None) or 2**31
+        if not 0 < len(prompt) < positions:
+            raise TooLong(
+                f"the prompt has {len(prompt)} tokens; the model reads from 1 to {positions - 1}. Shorten it."
+            )
+        limit = min(sampling.max_new_tokens, positions - len(prompt))
+        text = GrowingText(voice.encoder, sampling.stop) if growing or sampling.stop else None
+        return Answer(prompt, replace(sampling, max_new_tokens=limit), voice.stop_ids, text)
+
+    def batch(self) -> Batch:
+        """An empty batch of this model."""
+        return Batch(self.model, self.encoder.eos_id)
+
+    def scheduler(self, max_rows: int = MAX_ROWS) -> Scheduler:
+        """Batches of this model, bounded by `max_rows` and by a part of the memory that is free now."""
+        if self.model.device.type == "cuda":
+            free_bytes = torch.cuda.mem_get_info(self.model.device)[0] // 2
+        else:
+            free_bytes = psutil.virtual_memory().available // 4
+        return Scheduler(self.batch, self.select, max(1, free_bytes // bytes_per_token(self.model)), max_rows)
+
+    def select(self, adapter: str) -> None:
+        """Answer as this adapter from here on."""
+        if adapter == self._selected:
+            return
+        if adapter == BASE:
+            self.model.base_model.disable_adapter_layers()
+        else:
+            if self._selected == BASE:
+                self.model.base_model.enable_adapter_layers()
+            self.model.set_adapter("default" if adapter == self.name else adapter)
+        self._selected = adapter
+
+    def _complete(
+        self, prompts: list[list[int]], sampling: Sampling, adapter: str | None, max_rows: int
+    ) -> list[Completion]:
+        """Rows of like length are computed together, the longest first; whoever has ended makes room for the next."""
+        voice, name = self.voice(adapter), adapter or self.name
+        answers = [self.begin(prompt, sampling, adapter, growing=False) for prompt in prompts]
+        if sampling.num_beams > 1:
+            self.select(name)
+            for answer in answers:
+                self._search(answer)
+        else:
+            waiting = sorted(answers, key=lambda answer: -len(answer.prompt))
+            scheduler = self.scheduler(max_rows)
+            while waiting or len(scheduler):
+                room = scheduler.has_room(waiting)
+                # A prompt at a time would be computed badly: wait until a part of the rows is free.
+                if room and (not len(scheduler) or room >= min(len(waiting), max_rows // 4)):
+                    scheduler.join(name, waiting[:room])
+                    waiting = waiting[room:]
+                scheduler.step()
+        return [
+            Completion(
+                answer.text.certain if answer.text else voice.encoder.decode(answer.ids),
+                "length" if answer.finish_reason == "length" else "stop",
+                len(answer.prompt),
+                len(answer.ids),
+            )
+            for answer in answers
+        ]
+
+    def _search(self, answer: Answer) -> None:
+        """A beam search, by transformers."""
+        sampling = answer.sampling
+        if sampling.seed is not None:
+            torch.manual_seed(sampling.seed)
+        sampled: dict[str, Any] = {}
+        if sampling.temperature > 0:
+            sampled = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=sampling.temperature > 0,
+            repetition_penalty=sampling.repetition_penalty,
+            num_beams=sampling.num_beams,
+            eos_token_id=sorted(answer.stop_ids),
+            pad_token_id=self.encoder.eos_id,
+            **sampled,
+        )
+        ids = torch.tensor([answer.prompt], device=self.model.device)
+        # transformers fills in what `config` leaves out from the model's own settings, which single answers never see.
+        own, self.model.generation_config = self.model.generation_config, GenerationConfig()
+        try:
+            with torch.no_grad():
+                out = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=config,
+                    logits_processor=LogitsProcessorList([_finite]),
+                )
+        finally:
+            self.model.generation_config = own
+        for token in out[0, len(answer.prompt) :].tolist():
+            answer.take(token)
+
+
+def _finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """What a beam search adds nothing to; ModelError where there is nothing to choose by."""
+    if not bool(scores.max(-1).values.isfinite().all()):
+        raise ModelError(NOT_FINITE)
+    return scores

@@ -1,0 +1,1 @@
+"""A language model asked by a program, here or behind an endpoint: client, budget, journal, job."""

@@ -1,0 +1,51 @@
+"""This process among its peers: rank, number, device; values and tensors that ranks hand each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def processes() -> Any:
+    """accelerate's state of this process among its peers: rank, number, device.
+
+    Without a GPU accelerate must be told so, or each process started by torchrun takes itself for the only one.
+    """
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+
+
+def nodes() -> int:
+    """Machines that take part in this run; all ranks must call this."""
+    import torch
+    from accelerate.utils import reduce
+
+    state = processes()
+    first_there = torch.tensor(int(state.local_process_index == 0), device=state.device)
+    return int(reduce(first_there, "sum"))
+
+
+def from_first_rank(value: Any) -> Any:
+    """What rank 0 has for `value`, on every rank; all of them must call this."""
+    if processes().num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
+def whole(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Named tensors, gathered from their shards one after the other onto the CPU; all ranks must walk this together."""
+    from torch.distributed.tensor import DTensor
+
+    device = processes().device
+    for name, tensor in tensors:
+        full = tensor.detach()
+        if isinstance(full, DTensor):
+            full = full.to(device).full_tensor()  # type: ignore[attr-defined]  # shards offloaded to the host are gathered on the device
+        yield name, full.cpu()

@@ -1,0 +1,91 @@
+"""A run as a small HTML card, for notebooks. In: its folder. Out: HTML without scripts; all text is escaped."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..config import FinetuneConfig
+from .history import read_history
+from .contract import read_run_file
+
+_OUTER = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start; max-width: 60em"
+_CELL = "text-align: left; padding: 0.1em 0.8em 0.1em 0; vertical-align: top"
+_SHOWN_ALWAYS = ("base_model", "method", "batch_size", "learning_rate")
+_SHOWN_ELSEWHERE = ("output_dir", "data", "sample_instructions", "resume")
+
+
+def run_card(folder: Path) -> str:
+    """Settings, loss curve, metrics and folder of a run; of an unfinished one, how far it came."""
+    content, history = read_run_file(folder), read_history(folder)
+    if not content:
+        return f"<p>{escape(run_line(folder))}</p>"
+    tables = [
+        _table("Run", {"folder": folder, **_progress(content, history)}),
+        _table("Settings", _settings(content["config"])),
+        _table("Data", _data(content["data"])),
+    ]
+    picture = ""
+    if history:
+        from .plots import plot_history  # matplotlib, only where a picture is drawn
+
+        figure = b64encode(plot_history(history).png(dpi=60)).decode()
+        picture = f'<img alt="loss of the run" src="data:image/png;base64,{figure}">'
+    return f'<div style="{_OUTER}"><div>{"".join(tables)}</div>{picture}</div>'
+
+
+def run_line(folder: Path) -> str:
+    """The same in a line of text."""
+    content = read_run_file(folder)
+    said = _progress(content, read_history(folder)) if content else {"alpaca_lora.json": "not there yet"}
+    return f"Run {folder}: " + "; ".join(f"{name}: {value}" for name, value in said.items()) + "."
+
+
+def _progress(content: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, str]:
+    metrics = content.get("metrics")
+    if not metrics:
+        done = max((line["step"] for line in history), default=0)
+        return {"unfinished": f"{done} steps in its history; the same settings with resume='auto' go on"}
+    found = {"steps": f"{metrics['steps']:,}", "training loss, last step": f"{metrics['loss']:.4f}"}
+    if metrics["eval_loss_before"] is not None:
+        found["validation loss"] = f"{metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}"
+    found["tokens"] = f"{metrics['computed_tokens']:,} computed, {metrics['supervised_tokens']:,} with a loss"
+    found["training took"] = f"{metrics['train_seconds']:,.0f} s"
+    return found
+
+
+def _settings(config: dict[str, Any]) -> dict[str, str]:
+    """What was chosen: everything that is no default, and a few that always matter."""
+    defaults = FinetuneConfig(base_model="-", data="-", output_dir="-").to_dict()
+    shown = {name: value for name, value in config.items() if name in _SHOWN_ALWAYS or value != defaults.get(name)}
+    return {name: _plain(value) for name, value in shown.items() if name not in _SHOWN_ELSEWHERE}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _data(data: dict[str, Any]) -> dict[str, str]:
+    dropped = {reason: count for reason, count in data["dropped"].items() if count}
+    found = {
+        "source": data["source"],
+        "records": f"{data['train_records']:,} to train on, {data['validation_records']:,} to validate",
+    }
+    if dropped:
+        found["dropped"] = ", ".join(f"{count:,} ({reason})" for reason, count in dropped.items())
+    if data["truncated"]:
+        found["truncated"] = f"{data['truncated']:,}"
+    return found
+
+
+def _table(title: str, rows: dict[str, Any]) -> str:
+    lines = [
+        f'<tr><th style="{_CELL}; font-weight: normal; opacity: 0.7">{escape(name)}</th>'
+        f'<td style="{_CELL}">{escape(str(value))}</td></tr>'
+        for name, value in rows.items()
+    ]
+    return f'<table style="margin: 0 0 0.8em"><caption style="{_CELL}"><b>{title}</b></caption>{"".join(lines)}</table>'

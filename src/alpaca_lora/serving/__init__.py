@@ -1,0 +1,1 @@
+"""A model that answers over HTTP: OpenAI's protocol, and a page."""

@@ -1,0 +1,173 @@
+"""Runs an application on a local port until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, MissingDependencyError
+from .access import Guard, allowed_places, check_bind, is_loopback
+from .bodies import Bodies
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from ..generation.model import LocalModel
+    from ..generation.moderation import Moderation
+
+GRACE_SECONDS = 5
+"""How long answers may go on once the server was told to stop."""
+
+
+def serve_model(
+    load: Callable[[], LocalModel],
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    web: bool,
+    max_rows: int,
+    max_waiting: int,
+    moderation: Moderation | None,
+    ready: Callable[[str], None],
+    allow_host: Sequence[str] = (),
+) -> None:
+    """Take the port, load the model, and answer until told to stop; see `api.serve`."""
+    limits = (("max_rows", max_rows), ("max_waiting", max_waiting))
+    if problems := [f"{name}: {value!r} must be at least 1." for name, value in limits if value < 1]:
+        raise ConfigError(problems)
+    if web and not find_spec("gradio"):
+        raise MissingDependencyError("the page needs more packages: pip install 'alpaca-lora[web]'")
+    listening = listen(host, port, token, allow_host)
+    with listening:
+        from .engine import Engine
+        from .server import make_app
+
+        engine = Engine(load(), max_rows=max_rows, max_waiting=max_waiting)
+        app = make_app(engine, moderation)
+        if web:
+            from .page import add_page
+
+            app = add_page(app, engine, moderation)
+        ready(url_of(listening, token))
+        run(app, listening, token, engine.close, allow_host)
+
+
+def listen(host: str, port: int, token: str | None = None, allow_host: Sequence[str] = ()) -> socket.socket:
+    """Take a port, before anything that takes time.
+
+    Args:
+        host: This machine's own address, or, with a token, any.
+        port: 0 is one that is free.
+        token: What clients must present.
+        allow_host: Names beside this machine's own, as for `Guard`.
+
+    Raises:
+        ConfigError: an address that is not protected, or a port that is taken.
+        MissingDependencyError: the extra `serve` is not installed.
+    """
+    if not (find_spec("fastapi") and find_spec("uvicorn")):
+        raise MissingDependencyError("serving needs more packages: pip install 'alpaca-lora[serve]'")
+    check_bind(host, token)
+    if not token and (far := [place.host for place in allowed_places(allow_host) if not is_loopback(place.host)]):
+        warnings.warn(
+            f"allow_host: whoever reaches {far[0]} can use this server, since there is no token. Set "
+            "ALPACA_LORA_TOKEN, unless what stands in front asks who it is.",
+            stacklevel=2,
+        )
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        listening.close()
+        reason = f"port: {port} on {host} cannot be used ({error})."
+        raise ConfigError(f"{reason} Give another one; 0 takes one that is free.") from error
+    return listening
+
+
+def url_of(listening: socket.socket, token: str | None = None) -> str:
+    """The address to open in a browser; with a token, it holds it."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+
+
+def run(
+    app: Any,
+    listening: socket.socket,
+    token: str | None = None,
+    close: Callable[[], None] = lambda: None,
+    allow_host: Sequence[str] = (),
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests that are going on then get a few seconds to end.
+
+    Args:
+        app: An ASGI application.
+        listening: What `listen` gave.
+        token: What clients must present.
+        close: Ends what is still going on after those seconds.
+        allow_host: Names beside this machine's own, as for `Guard`.
+    """
+    # uvicorn raises the signal again once it has shut down: what comes after serving, such as a report, is still done.
+    with suppress(KeyboardInterrupt), _sigterm_spent():
+        server_of(app, listening, token, close, allow_host).run(sockets=[listening])
+
+
+@contextmanager
+def _sigterm_spent() -> Iterator[None]:
+    """SIGTERM has no effect of its own, where it would end the process."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def server_of(
+    app: Any,
+    listening: socket.socket,
+    token: str | None = None,
+    close: Callable[[], None] = lambda: None,
+    allow_host: Sequence[str] = (),
+) -> uvicorn.Server:
+    """The guarded server that `run` runs; the same whatever else is installed beside uvicorn."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:  # told again: answers end now, instead of being torn off with a traceback each
+                threading.Thread(target=close, daemon=True).start()
+            super().handle_exit(sig, frame)
+            self.force_exit = False
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, threading.Thread(target=close, daemon=True).start)
+            await super().shutdown(sockets)
+
+    host, port = listening.getsockname()[:2]
+    config = uvicorn.Config(
+        Guard(Bodies(app), host, port, token, allow_host),
+        # With httptools, which uvicorn prefers where it is installed, a body is lost that comes with an offer to
+        # upgrade (to HTTP/2 in clear text, as Java's client makes).
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        log_level="error",  # a warning for each such offer says nothing
+        access_log=False,  # it would hold what is asked for
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS + 5,
+    )
+    return Server(config)
