@@ -168,7 +168,8 @@ def ours(job: dict[str, Any], layout: str) -> None:
 
     from alpaca_lora.config import FinetuneConfig
     from alpaca_lora.models.load import Placement
-    from alpaca_lora.training import run
+    from alpaca_lora.planning.steps import plan_steps
+    from alpaca_lora.training import finetune
 
     _, _, examples, model = load(job)
     (output_dir := Path(job["folder"]) / layout).mkdir()
@@ -191,17 +192,18 @@ def ours(job: dict[str, Any], layout: str) -> None:
         layout=layout,
         **({"max_tokens": job["max_tokens"]} if job["max_tokens"] else {}),
     )
-    steps = run.plan_training(config, model.config, examples, model.device)
+    placement = Placement(model.device, torch.float32)
+    steps = plan_steps(config, model.config, examples, placement)
     settings = f"alpaca_lora {version('alpaca_lora')}, layout {layout}, max_tokens {steps.planner.max_tokens}"
     settings += f", {steps.packs_per_step} packs"
 
-    class ClockedTrainer(run.AlpacaTrainer):
+    class ClockedTrainer(finetune.AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
             self.add_callback(clock(model, settings))
 
-    run.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
-    run.train(config, model, Placement(model.device, torch.float32), steps, None)
+    finetune.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
+    finetune.train(config, model, placement, steps, None)
 
 
 def gemm(job: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@
 Examples are real records tokenised (`--data`, `--tokenizer`; ids modulo the vocabulary). A GPU machine without a
 tokenizer reads what `--write-lengths FILE` wrote elsewhere (`--lengths FILE`), else draws a synthetic set.
 First the layouts as they run here (compiled FlexAttention on CUDA) are compared to the dense mask on a small model;
-the exit code is 1 if `tree` in float32 differs by 1e-4. Then each row is a fresh model in `training.run.train`, as
+the exit code is 1 if `tree` in float32 differs by 1e-4. Then each row is a fresh model in `training.finetune.train`, as
 users get it: `--warmup` steps (compilation), then `--steps` timed from step end to step end; figures are medians.
 
     MFU      2 x multiply-adds / seconds / the card's dense bfloat16 peak. Counted: forward and input gradient of frozen
@@ -48,14 +48,16 @@ try:
     from transformers.models.llama import modeling_llama
 
     from alpaca_lora.config import FinetuneConfig
-    from alpaca_lora.data.collator import collate
     from alpaca_lora.data.packs import build_pack
     from alpaca_lora.data.plan import Planner
+    from alpaca_lora.data.steps import collate
     from alpaca_lora.data.tokens import Encoder, Examples
     from alpaca_lora.models.attention import BLOCK, IMPLEMENTATION
     from alpaca_lora.models.geometry import SHAPES, Geometry
+    from alpaca_lora.models.load import Placement
     from alpaca_lora.models.lora import add_lora
-    from alpaca_lora.training import run
+    from alpaca_lora.planning.steps import plan_steps
+    from alpaca_lora.training import finetune
     from alpaca_lora.training.trainer import pack_loss, plain_head
 except ImportError as error:
     print(f"{error}. Needed: pip install torch transformers accelerate peft, and PYTHONPATH=src.", file=sys.stderr)
@@ -149,8 +151,7 @@ def differences(examples: Examples, args: argparse.Namespace) -> dict[str, tuple
     for name in ("dense", "tree", "packed", "padded"):
         hook = model.register_forward_pre_hook(dense, with_kwargs=True) if name == "dense" else None
         pack = build_pack(examples, members, "tree" if name == "dense" else name, BLOCK)
-        batch = collate([{"pack": pack, "supervised_in_step": 0, "computed_in_step": 0}])
-        batch = {key: value.to(args.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+        batch = {key: value.to(args.device) for key, value in collate([pack]).items()}
         with torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == torch.bfloat16):  # as the Trainer does
             loss, _ = pack_loss(model, batch, head)
         loss.backward()
@@ -203,10 +204,11 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
     settings = {key: row[key] for key in ("layout", "max_tokens", "gradient_checkpointing")}
     settings |= {"batch_size": BATCH, "max_steps": args.warmup + args.steps, "warmup_steps": 0, "lora_r": RANK}
     config = FinetuneConfig(base_model=args.model, data="-", output_dir=folder, val_set_size=0, **settings)
-    steps, timer = run.plan_training(config, model.config, examples, torch.device(args.device)), Clock(model)
+    placement = Placement(torch.device(args.device), args.dtype)
+    steps, timer = plan_steps(config, model.config, examples, placement), Clock(model)
     row["packs_per_step"] = steps.packs_per_step
 
-    class ClockedTrainer(run.AlpacaTrainer):
+    class ClockedTrainer(finetune.AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
             kwargs["args"].save_strategy = "no"
             super().__init__(**kwargs)
@@ -214,9 +216,9 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
             row["fused_head"] = self.head is not None
 
     with contextlib.ExitStack() as stack:  # `train` takes no callbacks
-        stack.callback(setattr, run, "AlpacaTrainer", run.AlpacaTrainer)
-        run.AlpacaTrainer = ClockedTrainer
-        run.train(config, model, steps, None)
+        stack.callback(setattr, finetune, "AlpacaTrainer", finetune.AlpacaTrainer)
+        finetune.AlpacaTrainer = ClockedTrainer
+        finetune.train(config, model, placement, steps, None)
     held: Held = []
     for number in range(len(timer.ends)):
         steps.set_epoch(number // steps.steps_per_epoch)

@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 
-from alpaca_lora.data.collator import StepDataset
 from alpaca_lora.data.plan import Planner
 from alpaca_lora.data.records import load_records
+from alpaca_lora.data.steps import StepDataset
 from alpaca_lora.data.tokens import Encoder, Examples
 from alpaca_lora.models.load import load_tokenizer, resolve_base
 from alpaca_lora.prompts import Template

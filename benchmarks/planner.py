@@ -68,9 +68,10 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
     from alpaca_lora.models.geometry import Geometry
     from alpaca_lora.models.load import Placement, resolve_base
     from alpaca_lora.planning.memory import Memory, MemoryModel, MicroBatch
+    from alpaca_lora.planning.prepare import prepare
+    from alpaca_lora.planning.steps import plan_steps
+    from alpaca_lora.training.finetune import train
     from alpaca_lora.training.model import trainable_model
-    from alpaca_lora.training.prepare import prepare
-    from alpaca_lora.training.run import plan_training, train
 
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"data": "seeds", "output_dir": folder, "batch_size": 4, "max_steps": 2, "val_set_size": 0}
@@ -78,7 +79,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
         base = resolve_base(base_model)
         data = prepare(config, base)
         placement = Placement.choose(config.dtype)
-        steps = plan_training(config, data.model_config, data.train, placement.device)
+        steps = plan_steps(config, data.model_config, data.train, placement)
         model = trainable_model(config, base, placement)
         storages = [tensor.untyped_storage() for tensor in [*model.parameters(), *model.buffers()]]
         weights = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
@@ -92,7 +93,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
 
     formula = MemoryModel(config, Geometry.of(data.model_config), config.dtype.replace("auto", "float32"), on_cpu=True)
     second = range(steps.packs_per_step, 2 * steps.packs_per_step)  # the optimizer has its state by then
-    packs = {index: MicroBatch(**count_pack(steps[index]["pack"])._asdict()) for index in second}
+    packs = {index: MicroBatch(**count_pack(steps[index])._asdict()) for index in second}
     found: Memory = max(
         (formula.training(batch, first=index == second[0]) for index, batch in packs.items()), key=lambda m: m.total
     )

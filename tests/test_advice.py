@@ -18,7 +18,7 @@ SOURCE = Path(alpaca_lora.__file__).parent
 ANSWERING = ("generate", "chat", "serve", "answer", "compare")
 PLACES = {  # of each file whose messages name options: the commands in which they appear, or which they send to
     "runs/contract.py": {"force": (*ANSWERING, "merge")},
-    "adapters/merge.py": {"base_model": ("merge",)},
+    "adapters/merging.py": {"base_model": ("merge",)},
     "training/parent_adapter.py": {"base_model": ("finetune",)},
     "runs/adapter_files.py": {"base_model": (*ANSWERING, "merge", "finetune"), "resume": ("finetune",)},
     "config.py": {"base_model": ("finetune",)},
@@ -29,8 +29,8 @@ PLACES = {  # of each file whose messages name options: the commands in which th
     "models/folder.py": {"resume": ("finetune",)},
     "models/load.py": {"adapter": ("finetune",)},
     "planning/cards.py": {"gpu_memory": ("plan",)},
-    "training/prepare.py": {"resume": ("finetune",)},
-    "training/run.py": {"resume": ("finetune",)},
+    "training/output_dir.py": {"resume": ("finetune",)},
+    "training/resume.py": {"resume": ("finetune",)},
 }
 OTHERS = {"nproc_per_node", "no"}  # torchrun's, pip's
 ADVICE = re.compile(r"--([a-z][a-z_]+)|(?:with|[Gg]ive|as) (?=\w+_)(\w+?)(?:\b(?!=)|=OUT)")

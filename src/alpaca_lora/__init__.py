@@ -12,7 +12,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .adapters.extract import Extraction
     from .api import (
-        Run,
         answer,
         chat,
         compare,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
         diff_verify,
         export,
         extract_lora,
-        finetune,
         generate,
         inspect,
         lint,
@@ -45,11 +43,12 @@ if TYPE_CHECKING:
     from .generation.model import LocalModel
     from .generation.sampling import Sampling
     from .prompts import Template
+    from .training.finetune import finetune
+    from .training.run import Run
 
 _HOMES = {
     "adapters.extract": ("Extraction",),
     "api": (
-        "Run",
         "answer",
         "chat",
         "compare",
@@ -61,7 +60,6 @@ _HOMES = {
         "diff_verify",
         "export",
         "extract_lora",
-        "finetune",
         "generate",
         "inspect",
         "lint",
@@ -82,6 +80,8 @@ _HOMES = {
     "generation.model": ("LocalModel",),
     "generation.sampling": ("Sampling",),
     "prompts": ("Template",),
+    "training.finetune": ("finetune",),
+    "training.run": ("Run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -7,7 +7,8 @@ Every message names the offending value, the rule, and the next action. `AlpacaL
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class AlpacaLoraError(Exception):
@@ -81,3 +82,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(choices), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def all_of(*checks: Callable[[], Any]) -> list[Any]:
+    """What each check returns; where some raise a ConfigError, one with the problems of all of them."""
+    found, problems = [], []
+    for check in checks:
+        try:
+            found.append(check())
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alpaca_lora import cli, export, load
 from alpaca_lora.adapters import gguf_file, gguf_tokens
 from alpaca_lora.adapters.chat_template import chat_template, modelfile
-from alpaca_lora.adapters.export import LIMITS
+from alpaca_lora.adapters.exporting import LIMITS
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, MissingDependencyError, ModelError
 from alpaca_lora.prompts import Template

@@ -10,9 +10,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from alpaca_lora.data.collator import PackDataset, StepDataset, collate
 from alpaca_lora.data.packs import Layout, build_pack
 from alpaca_lora.data.plan import Planner
+from alpaca_lora.data.steps import PackDataset, StepDataset, collate
 from alpaca_lora.data.tokens import Examples
 from alpaca_lora.errors import ConfigError
 
@@ -194,14 +194,18 @@ def test_a_step_is_as_many_items_for_every_rank(layout, ranks):
         steps.set_epoch(epoch)
         for step, members in enumerate(steps.planner.step_members(12, 0, epoch)):
             items = [steps[step * steps.packs_per_step + k] for k in range(steps.packs_per_step)]
-            targets = sorted(np.concatenate([item["pack"].targets for item in items]).tolist())
+            targets = sorted(np.concatenate([item.targets for item in items]).tolist())
             assert targets == sorted(
                 token for member in members for token in examples[member].ids[examples.prompt_lens[member] :].tolist()
             )
-            for item in items:
-                assert item["plan"].supervised_tokens == len(targets)
-                assert item["plan"].computed_tokens == sum(other["pack"].input_ids.size for other in items)
-                assert item["pack"].input_ids.size <= 400 or item["pack"].input_ids.shape[0] == 1
+            plan = steps.plan_of(epoch * steps.steps_per_epoch + step)
+            assert plan.supervised_tokens == len(targets)
+            assert plan.computed_tokens == sum(item.input_ids.size for item in items)
+            assert all(item.input_ids.size <= 400 or item.input_ids.shape[0] == 1 for item in items)
+            shares = [plan.packs_of(rank, ranks) for rank in range(ranks)]  # item k is of rank k % ranks
+            for k, item in enumerate(items):
+                part = shares[k % ranks][k // ranks]
+                assert item.targets.size == examples.supervised[part].sum()
 
 
 def test_an_item_is_the_same_however_it_is_reached():
@@ -212,17 +216,17 @@ def test_an_item_is_the_same_however_it_is_reached():
     _ = first[0]
     second.set_epoch(2)
     for index in range(len(first)):
-        for one, other in zip(first[index]["pack"], second[index]["pack"], strict=True):
+        for one, other in zip(first[index], second[index], strict=True):
             assert np.array_equal(one, other)
 
 
 def test_an_evaluation_walks_every_example_once():
     examples = like_alpaca(30)
     packs = PackDataset(Planner(examples, "packed", 500))
-    targets = np.concatenate([packs[k]["pack"].targets for k in range(len(packs))])
+    targets = np.concatenate([packs[k].targets for k in range(len(packs))])
     assert len(targets) == examples.supervised.sum()
-    assert sum(int((packs[k]["pack"].targets == EOS).sum()) for k in range(len(packs))) == 30
-    assert all(packs[k]["pack"].input_ids.size <= 500 for k in range(len(packs)))
+    assert sum(int((packs[k].targets == EOS).sum()) for k in range(len(packs))) == 30
+    assert all(packs[k].input_ids.size <= 500 for k in range(len(packs)))
 
 
 @each_layout
@@ -240,9 +244,9 @@ def test_collate_makes_tensors_and_leaves_absent_ones_out(layout):
     batch = collate([steps[0]])
     absent = {"attention_mask"} if layout != "padded" else {"subtree_end"}
     names = {"input_ids", "position_ids", "subtree_end", "attention_mask", "predict_at", "targets"} - absent
-    assert set(batch) == names | {"members", "plan"}
+    assert set(batch) == names
     assert {batch[name].dtype for name in names} == {torch.int64}
-    assert batch["plan"].supervised_tokens == 2 + 3 + 2
+    assert steps.plan_of(0).supervised_tokens == len(batch["targets"]) == 2 + 3 + 2
 
 
 def test_counts_that_cannot_work_are_refused():

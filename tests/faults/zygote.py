@@ -79,7 +79,7 @@ def serve() -> None:
 
     import alpaca_lora.api  # noqa: F401
     from alpaca_lora.generation import model as local  # noqa: F401
-    from alpaca_lora.training import run  # noqa: F401
+    from alpaca_lora.training import finetune  # noqa: F401
 
     torch.set_num_threads(1)  # a thread pool does not survive a fork
     for line in sys.stdin:

@@ -72,20 +72,18 @@ def test_auto_is_the_largest_that_fits_in_what_is_free():
 
 def test_a_run_on_a_gpu_asks_the_same_formula(monkeypatch):
     """Without a GPU: only what is free of its memory is made up."""
-    from types import SimpleNamespace
-
     import torch
     from transformers import LlamaConfig
 
-    from alpaca_lora.api.runs import _auto_tokens
     from alpaca_lora.models.load import Placement
+    from alpaca_lora.planning.steps import _auto_tokens
 
     config = FinetuneConfig.make("alpaca-lora-7b", output_dir="-")
     placement = Placement(torch.device("cuda"), torch.bfloat16)
-    data = SimpleNamespace(model_config=LlamaConfig())  # whose defaults are 7B's
+    model_config = LlamaConfig()  # whose defaults are 7B's
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (23 * 2**30, 24 * 2**30))
     planned = alpaca_lora.plan("rtx4090", recipe="alpaca-lora-7b")
-    assert _auto_tokens(config, data, placement) == planned.max_tokens > 1024
+    assert _auto_tokens(config, model_config, placement) == planned.max_tokens > 1024
 
 
 def test_counts_of_ones_own_data(demo_base):

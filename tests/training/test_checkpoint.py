@@ -133,9 +133,9 @@ def test_a_disk_with_too_little_room(tmp_path):
 def test_the_newest_and_the_best_are_kept(short_base, short_seeds, tmp_path, monkeypatch, losses, best):
     """Whatever this machine's rounding makes of a run, its validation losses are these; the rest is real."""
 
-    def loss_sum(self, model, inputs, planner):
+    def loss_sum(self, model, batch, planner):
         step = self.state.global_step
-        return (losses[step - 1] if step else 10) * len(inputs["targets"])
+        return (losses[step - 1] if step else 10) * len(batch.inputs["targets"])
 
     monkeypatch.setattr(AlpacaTrainer, "_loss_sum", loss_sum)
     run = finetune(

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Trainer, TrainingArguments
 
-from alpaca_lora.data.collator import StepDataset, collate
 from alpaca_lora.data.plan import Planner
+from alpaca_lora.data.steps import StepDataset, collate
 from alpaca_lora.data.tokens import Examples
 from alpaca_lora.models.attention import IMPLEMENTATION
 from alpaca_lora.models.load import checkpoint_activations

@@ -15,8 +15,8 @@ from alpaca_lora import FinetuneConfig, finetune
 from alpaca_lora.data.plan import Planner
 from alpaca_lora.data.records import split_records
 from alpaca_lora.errors import AlpacaLoraError, ConfigError, ModelError, TrainingError
+from alpaca_lora.planning.prepare import prepare
 from alpaca_lora.training import callbacks
-from alpaca_lora.training.prepare import prepare
 
 WEIGHTS = "adapter_model.safetensors"
 STEP_KEYS = {

@@ -1,1 +1,147 @@
-"""Adapters: stored, bound to a contract, merged."""
+"""Adapters and tuned models after training: merged, exported, as differences to their base, as LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from .exporting import ExportFormat
+    from .extract import Extraction
+    from .merging import OutputDtype
+
+
+def merge(
+    adapter: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    base_model: str | None = None,
+    dtype: OutputDtype = "auto",
+    certify: bool = True,
+    force: bool = False,
+) -> Path:
+    """Merge an adapter into its full-precision base and write a plain transformers folder, a tensor at a time.
+
+    Args:
+        adapter: Folder of a LoRA adapter, or several, which are merged one after the other.
+        out: New or empty folder.
+        base_model: Where the base is now, if not where the adapter says.
+        dtype: Of the merged weights: "float32", "bfloat16", or "auto", the base's own.
+        certify: Compare logits with those of base + adapter. This loads the model in float32; without it, merging needs
+            little memory.
+        force: Merge although the base or tokenizer is not the one trained with; the certificate says so.
+
+    Returns:
+        `out`. Its merge_certificate.json tells what was merged and what was measured.
+
+    Raises:
+        AdapterError: not an adapter, another base, a merged tensor that is not finite, or logits that differ by more
+            than rounding explains (float32: 1e-4, or 1e-5 of the largest logit).
+        ModelError: the base is quantised or cannot be read.
+    """
+    from .merging import merge_adapters
+
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"dtype: {dtype!r} must be auto, float32 or bfloat16.")
+    adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter)
+    merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
+    return Path(out)
+
+
+def diff_make(base_model: str | Path, tuned: str | Path, out: str | Path) -> Path:
+    """Write the difference between a tuned model and its base, which is of no use without that base.
+
+    Args:
+        base_model: The base: a folder, a hub id, or `demo`.
+        tuned: The tuned model.
+        out: New or empty folder.
+
+    Returns:
+        The folder `out`, with differences of all tensors, hashes of base, difference and result, and the tuned
+        model's other files.
+    """
+    from .weight_diff import make_diff
+
+    return make_diff(base_model, tuned, out)
+
+
+def diff_apply(diff: str | Path, base_model: str | Path, out: str | Path) -> Path:
+    """Give back the tuned model, bit for bit, from a difference and its base.
+
+    Args:
+        diff: What `diff_make` wrote.
+        base_model: The base.
+        out: New or empty folder.
+
+    Raises:
+        AdapterError: a tensor of diff, base or result is not the one the difference was made with; it is named.
+    """
+    from .weight_diff import apply_diff
+
+    return apply_diff(diff, base_model, out)
+
+
+def diff_verify(
+    diff: str | Path, base_model: str | Path | None = None, result: str | Path | None = None
+) -> dict[str, int]:
+    """Check a difference, and a base and a result where given, against the hashes it was made with.
+
+    Returns:
+        How many tensors were checked, by the names `diff`, `base` and `result`.
+
+    Raises:
+        AdapterError: some are not the same; they are named.
+    """
+    from .weight_diff import verify_diff
+
+    return verify_diff(diff, base_model, result)
+
+
+def extract_lora(
+    base_model: str | Path,
+    tuned: str | Path,
+    out: str | Path,
+    *,
+    r: int = 16,
+    targets: list[str] | None = None,
+) -> Extraction:
+    """The LoRA adapter of rank r that comes nearest to what full fine-tuning did to a base.
+
+    Args:
+        base_model: The base.
+        tuned: The fully fine-tuned model.
+        out: New or empty folder for the adapter, which peft loads.
+        r: Rank.
+        targets: Names of linear modules; all but the head if left out.
+
+    Returns:
+        The relative error of each module and of the whole; also in the folder, as extraction.json.
+    """
+    from .extract import extract
+
+    return extract(base_model, tuned, out, r=r, targets=targets)
+
+
+def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict[str, Any]:
+    """Write a merged or fully fine-tuned model for another program, with the template and stops it was trained with.
+
+    Args:
+        folder: The model; its alpaca_lora.json says template and stops.
+        out: New or empty folder.
+        format: "gguf-f16" or "gguf-q8_0", a file for llama.cpp and Ollama, read back and compared; "ollama", a
+            Modelfile that names `folder`; "chat-template", the folder again, for servers that read chat templates.
+
+    Returns:
+        A dict with `format` and `files`, and for GGUF `logits`, the largest difference and its limit.
+
+    Raises:
+        AdapterError: an adapter, no contract, `out` is not empty, or logits beyond the limit.
+        ModelError: a model or tokenizer that the format cannot hold.
+        MissingDependencyError: GGUF without the gguf package.
+    """
+    from .exporting import export_model
+
+    return export_model(folder, out, format)

@@ -6,16 +6,14 @@ run.generate("Name three fruits.")
 run.merge("merged")
 """
 
-from .adapters import diff_apply, diff_make, diff_verify, export, extract_lora, merge
+from ..adapters import diff_apply, diff_make, diff_verify, export, extract_lora, merge
 from .judging import answer, compare, compare_preferences, compare_report, rate
 from .models import chat, generate, load, serve, stream
 from .plans import plan
 from .records import inspect, lint, refilter, self_instruct, self_instruct_report
-from .runs import Run, finetune
 from .side_by_side import compare_answers, plot_runs
 
 __all__ = [
-    "Run",
     "answer",
     "chat",
     "compare",
@@ -27,7 +25,6 @@ __all__ = [
     "diff_verify",
     "export",
     "extract_lora",
-    "finetune",
     "generate",
     "inspect",
     "lint",

@@ -61,13 +61,13 @@ def plan(
 
 def _counted(config: FinetuneConfig) -> Count:
     """Counts the work of settings on the data of `config`, which are read and encoded once."""
-    from ..data.collator import StepDataset
     from ..data.counts import count_pack
     from ..data.plan import Planner
+    from ..data.steps import StepDataset
     from ..models.load import resolve_base
     from ..planning.memory import MicroBatch
+    from ..planning.prepare import prepare
     from ..planning.time import Work
-    from ..training.prepare import prepare
 
     prepared = prepare(config, resolve_base(config.base_model))
 
@@ -75,7 +75,7 @@ def _counted(config: FinetuneConfig) -> Count:
         multiple = 1 if changed.layout == "padded" else 128
         planner = Planner(prepared.train, changed.layout, tokens, ranks, multiple)
         steps = StepDataset(planner, changed.batch_size, changed.seed, 1)
-        packs = [MicroBatch(*count_pack(steps[index]["pack"])) for index in range(len(steps))]
+        packs = [MicroBatch(*count_pack(steps[index])) for index in range(len(steps))]
         total = changed.total_steps(steps.steps_per_epoch)
         epochs = total / steps.steps_per_epoch
         sums = (sum(values) * epochs for values in list(zip(*packs, strict=True))[:3])

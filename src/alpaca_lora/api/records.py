@@ -156,7 +156,7 @@ def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
     """
     from ..data.report import DataReport
     from ..models.load import resolve_base
-    from ..training.prepare import prepare
+    from ..planning.prepare import prepare
 
     config = FinetuneConfig.make(data=data, base_model=base_model, output_dir=".", **{"val_set_size": 0, **settings})
     prepared = prepare(config, resolve_base(base_model))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..training.run import Run
 from .models import load
-from .runs import Run
 
 if TYPE_CHECKING:
     from ..generation.answer_table import AnswerTable

@@ -24,7 +24,7 @@ from .parser import command_parser
 from .plans import plan
 from .records import lint, self_instruct_refilter, self_instruct_report, self_instruct_run
 from .terminal import drop_output, prepare, printable
-from .training import finetune, inspect, recipes
+from .training import inspect, recipes, tune
 
 _GROUPS = {
     "diff": "Tuned models as differences to their base: make, apply, verify.",
@@ -32,7 +32,7 @@ _GROUPS = {
 }
 # Each command's function, and what is given without an option's name.
 _COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
-    "finetune": (finetune, {}),
+    "finetune": (tune, {}),
     "merge": (merge, {"adapter": "folder of a LoRA adapter", "out": "new folder to write"}),
     "diff make": (
         diff_make,
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         values = given.as_dict()
         if command == "finetune":
             values.pop("config")
-            finetune(FinetuneConfig(**values))
+            tune(FinetuneConfig(**values))
         else:
             _COMMANDS[command][0](**values)
         sys.stdout.flush()

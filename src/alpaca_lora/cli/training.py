@@ -10,11 +10,11 @@ from .names import command_name
 from .terminal import printable
 
 
-def finetune(config: FinetuneConfig) -> None:
+def tune(config: FinetuneConfig) -> None:
     """Fine-tune a base model on instruction records."""
-    from .. import api
+    from ..training.finetune import finetune
 
-    run = api.finetune(config)
+    run = finetune(config)
     if os.environ.get("RANK", "0") != "0":  # under torchrun one process reports
         return
     metrics = run.metrics

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .packs import Layout, prefix_rank, shared_prefixes
+from .packs import Layout, Pack, build_pack, prefix_rank, shared_prefixes
 from .tokens import Examples
 
 
@@ -31,6 +31,10 @@ class StepPlan:
     supervised_tokens: int
     computed_tokens: int
     """Tokens the model processes, padding included."""
+
+    def packs_of(self, rank: int, ranks: int) -> list[np.ndarray]:
+        """The packs of one rank, in the order of its micro-batches."""
+        return self.packs[rank::ranks]
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,14 @@ class Planner:
             supervised_tokens=int(self.examples.supervised[members].sum()),
             computed_tokens=sum(-(-count // self._multiple) * self._multiple for count in tokens),
         )
+
+    def build(self, members: np.ndarray) -> Pack:
+        """The pack of these examples, laid out."""
+        return build_pack(self.examples, members, self.layout, self.multiple)
+
+    def records(self, members: np.ndarray) -> list[int]:
+        """Record numbers of examples, in order."""
+        return sorted(self.examples.record_numbers[members].tolist())
 
     def _row(self, members: np.ndarray) -> _Row:
         sizes = self.examples.lengths - 1  # the last token is a target only

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..data.collator import collate
-from ..data.packs import build_pack
+import numpy as np
+
 from ..data.plan import Planner
+from ..data.steps import collate
 from ..errors import TrainingError
+
+
+class MicroBatch(NamedTuple):
+    """A collated pack, and the examples in it."""
+
+    inputs: dict[str, Any]
+    members: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the model processes, padding included."""
+        return self.inputs["input_ids"].numel()
 
 
 class PackLimit:
@@ -22,31 +35,29 @@ class PackLimit:
     def __init__(self) -> None:
         self.tokens: int | None = None
 
-    def parts(self, inputs: dict[str, Any], planner: Planner) -> list[dict[str, Any]]:
-        """A collated pack as it is, or as several that keep the limit; a single example is never split."""
-        if self.tokens is None or inputs["input_ids"].numel() <= self.tokens or len(inputs["members"]) == 1:
-            return [inputs]
+    def parts(self, batch: MicroBatch, planner: Planner) -> list[MicroBatch]:
+        """A micro-batch as it is, or as several that keep the limit; a single example is never split."""
+        if self.tokens is None or batch.tokens <= self.tokens or len(batch.members) == 1:
+            return [batch]
         small = replace(planner, max_tokens=self.tokens, ranks=1)
-        members = inputs["members"]
-        plan = small.plan(members, min(small.packs_needed(members), len(members)))
-        packs = [(part, build_pack(planner.examples, part, planner.layout, planner.multiple)) for part in plan.packs]
-        return [collate([{"pack": pack, "members": part, "plan": inputs["plan"]}]) for part, pack in packs]
+        plan = small.plan(batch.members, min(small.packs_needed(batch.members), len(batch.members)))
+        return [MicroBatch(collate([planner.build(part)]), part) for part in plan.packs]
 
-    def halve(self, inputs: dict[str, Any], planner: Planner, step: int) -> None:
-        """Lower the limit after a pack did not fit.
+    def halve(self, batch: MicroBatch, planner: Planner, step: int) -> None:
+        """Lower the limit after a micro-batch did not fit.
 
         Raises:
             TrainingError: it holds a single example already.
         """
-        parts = self.parts(inputs, planner)
-        if all(len(part["members"]) == 1 for part in parts):
-            longest = max(inputs["members"], key=lambda member: planner.examples.lengths[member])
+        parts = self.parts(batch, planner)
+        if all(len(part.members) == 1 for part in parts):
+            longest = max(batch.members, key=lambda member: planner.examples.lengths[member])
             raise TrainingError(
                 f"step {step}: record {planner.examples.record_numbers[longest]} alone, "
                 f"{planner.examples.lengths[longest]} tokens, does not fit into memory. Lower cutoff_len, or set "
                 "gradient_checkpointing=true or method=qlora."
             )
-        size = max(part["input_ids"].numel() for part in parts)
+        size = max(part.tokens for part in parts)
         self.tokens = size // 2
         warnings.warn(
             f"step {step}: a micro-batch of {size} tokens did not fit into memory. The step is done again in "

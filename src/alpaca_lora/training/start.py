@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from ..config import FinetuneConfig
-from ..data.collator import StepDataset
+from ..data.steps import StepDataset
 from ..errors import counted
 from ..models.distributed import nodes, processes
 from ..models.load import Placement
-from .prepare import PreparedData
+from ..planning.prepare import PreparedData
 
 
 def print_start(

@@ -13,7 +13,7 @@ over all micro-batches and processes, whatever the layout and however the step w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from ..data.collator import collate
-from ..data.plan import Planner
+from ..data.plan import Planner, StepPlan
+from ..data.steps import collate
 from ..errors import TrainingError
 from ..models.attention import PackMask
 from ..models.distributed import from_first_rank, processes
 from ..runs.checkpoints import newest_name
 from .loss import linear_cross_entropy
-from .out_of_memory import PackLimit
+from .out_of_memory import MicroBatch, PackLimit
 
 
 class AlpacaTrainer(Trainer):
@@ -67,42 +67,46 @@ class AlpacaTrainer(Trainer):
         packs, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not packs:
             return packs, None
-        self.step_packs, self.packs_done, self.plan = packs, 0, packs[0]["plan"]
+        self.plan = self.train_dataset.plan_of(self.state.global_step)
+        self.batches, self.batches_done = list(self._with_members(packs, self.plan)), 0
         return packs, self.plan.supervised_tokens
 
+    def _with_members(self, packs: Iterable[dict[str, Any]], plan: StepPlan) -> Iterator[MicroBatch]:
+        """This process's packs of a plan, each with its examples."""
+        members = plan.packs_of(self.accelerator.process_index, self.accelerator.num_processes)
+        return (MicroBatch(*pair) for pair in zip(packs, members, strict=True))
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of one micro-batch; where memory runs out, the step begins again in smaller ones."""
-        packs = [inputs]
+        """Forward and backward of the step's next micro-batch.
+
+        Where memory runs out, the step begins again in smaller ones.
+        """
+        step, planner, todo = super().training_step, self.train_dataset.planner, [self.batches[self.batches_done]]
         while True:
             try:
-                for pack in packs:
-                    loss = self._forward_backward(model, pack, num_items_in_batch)
-                self.packs_done += 1
-                return loss
+                for batch in todo:
+                    parts = self.limit.parts(batch, planner)
+                    losses = [step(model, part.inputs, num_items_in_batch) for part in parts]
+                self.batches_done += 1
+                return torch.stack(losses).sum()
             except torch.OutOfMemoryError as error:
                 if self.accelerator.num_processes > 1:  # the others wait for this rank's share of a sum
                     raise TrainingError(
                         f"step {self.state.global_step + 1}: out of memory on rank {self.accelerator.process_index}. "
-                        f"Set max_tokens below {inputs['input_ids'].numel()} and go on with resume=auto."
+                        f"Set max_tokens below {batch.tokens} and go on with resume=auto."
                     ) from error
-                self.limit.halve(pack, self.train_dataset.planner, self.state.global_step + 1)
+                self.limit.halve(batch, planner, self.state.global_step + 1)
             # A backward pass that broke off has left some gradients: all packs of the step are done again.
             model.zero_grad()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            packs = [*self.step_packs[: self.packs_done], inputs]
-
-    def _forward_backward(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
-        parts = self.limit.parts(inputs, self.train_dataset.planner)
-        step = super().training_step
-        return torch.stack([step(model, part, num_items_in_batch) for part in parts]).sum()
+            todo = self.batches[: self.batches_done + 1]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Called after each backward pass and before the optimizer: a gradient that is no number goes no further."""
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not math.isfinite(grad_norm):
-            numbers = self.train_dataset.planner.examples.record_numbers
-            records = sorted(numbers[np.concatenate(self.plan.packs)].tolist())
+            records = self.train_dataset.planner.records(np.concatenate(self.plan.packs))
             kept = newest_name(Path(self.args.output_dir))
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the gradient is {float(grad_norm)}, at learning rate "
@@ -148,9 +152,9 @@ class AlpacaTrainer(Trainer):
         model.eval()
         loss_sum, tokens = 0.0, 0
         with torch.no_grad():
-            for batch in loader:
+            for batch in self._with_members(loader, loader.dataset.plan):
                 loss_sum += self._loss_sum(model, batch, loader.dataset.planner)
-                tokens += len(batch["targets"])
+                tokens += len(batch.inputs["targets"])
         model.train(was_training)
         dtype = torch.float32 if self.args.device.type == "mps" else torch.float64  # MPS has no float64
         total = torch.tensor([loss_sum, tokens], dtype=dtype, device=self.args.device)
@@ -160,13 +164,13 @@ class AlpacaTrainer(Trainer):
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _loss_sum(self, model: Any, inputs: dict[str, Any], planner: Planner) -> float:
+    def _loss_sum(self, model: Any, batch: MicroBatch, planner: Planner) -> float:
         while True:
             try:
-                parts = [self._prepare_inputs(part) for part in self.limit.parts(inputs, planner)]
+                parts = [self._prepare_inputs(part.inputs) for part in self.limit.parts(batch, planner)]
                 return sum(pack_loss(model, part, self.head, self.dtype)[0].item() for part in parts)
             except torch.OutOfMemoryError:
-                self.limit.halve(inputs, planner, self.state.global_step)
+                self.limit.halve(batch, planner, self.state.global_step)
 
 
 def pack_loss(

@@ -1,4 +1,4 @@
-"""Step plans as a dataset the Trainer can walk: an item is a pack, `packs a step` items are a step.
+"""Step plans as a dataset the Trainer can walk: an item is a pack, `packs_per_step` items are a step.
 
 Resuming is skipping: item i of epoch e is the same pack in every process and every run.
 """
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..config import MAX_EPOCHS
 from ..errors import ConfigError
-from .packs import Pack, build_pack
+from .packs import Pack
 from .plan import Planner, StepPlan
 
 
@@ -23,12 +23,12 @@ class StepDataset(Dataset):
 
     Args:
         planner: Plans a step.
-        batch_size: Examples in a step.
+        batch_size: Examples per step.
         seed: Of the permutation.
-        epochs: Epochs that will be walked: the packs a step are the most any of their steps needs.
+        epochs: Epochs that will be walked. `packs_per_step` is the maximum that any of their steps needs.
 
     Raises:
-        ConfigError: there are fewer examples than `batch_size`, or fewer in a step than packs its ranks need.
+        ConfigError: there are fewer examples than `batch_size`, or fewer per step than packs its ranks need.
     """
 
     def __init__(self, planner: Planner, batch_size: int, seed: int, epochs: float) -> None:
@@ -69,12 +69,16 @@ class StepDataset(Dataset):
         members = self.planner.step_members(self.batch_size, self.seed, epoch)
         self.plans: list[StepPlan] = [self.planner.plan(step, self.packs_per_step) for step in members]
 
+    def plan_of(self, steps_done: int) -> StepPlan:
+        """The plan of the next step, of a run that has done this many; it must be of the epoch planned."""
+        return self.plans[steps_done % self.steps_per_epoch]
+
     def __len__(self) -> int:
         return self.steps_per_epoch * self.packs_per_step
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Pack:
         step, pack = divmod(index, self.packs_per_step)
-        return _item(self.planner, self.plans[step], pack)
+        return self.planner.build(self.plans[step].packs[pack])
 
 
 class PackDataset(Dataset):
@@ -98,24 +102,11 @@ class PackDataset(Dataset):
     def __len__(self) -> int:
         return len(self.plan.packs)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return _item(self.planner, self.plan, index)
+    def __getitem__(self, index: int) -> Pack:
+        return self.planner.build(self.plan.packs[index])
 
 
-def _item(planner: Planner, plan: StepPlan, pack: int) -> dict[str, Any]:
-    return {
-        "pack": build_pack(planner.examples, plan.packs[pack], planner.layout, planner.multiple),
-        "members": plan.packs[pack],
-        "plan": plan,
-    }
-
-
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """One pack as tensors; the shapes are those of `Pack`, absent fields are left out.
-
-    Beside them: `members`, its examples, and `plan`, the plan of its step.
-    """
-    (item,) = items
-    pack: Pack = item["pack"]
-    tensors = {name: torch.from_numpy(array) for name, array in pack._asdict().items() if array is not None}
-    return {**tensors, "members": item["members"], "plan": item["plan"]}
+def collate(packs: list[Pack]) -> dict[str, Any]:
+    """One pack as tensors; the shapes are those of `Pack`, absent fields are left out."""
+    (pack,) = packs
+    return {name: torch.from_numpy(array) for name, array in pack._asdict().items() if array is not None}

@@ -1,0 +1,78 @@
+"""Our settings in transformers' words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from ..config import FinetuneConfig
+from ..data.steps import StepDataset
+from ..models.distributed import processes
+from .fsdp import shard_settings, sum_in_float32
+from .trackers import tracker_names
+
+OPTIMIZERS: dict[str, dict[str, str]] = {  # ours -> transformers'
+    "adamw": {},
+    "adamw_8bit": {"optim": "adamw_bnb_8bit"},
+    "paged_adamw_8bit": {"optim": "paged_adamw_8bit"},
+}
+
+
+def training_arguments(
+    config: FinetuneConfig, steps: StepDataset, dtype: torch.dtype, has_validation: bool, from_start: bool
+) -> TrainingArguments:
+    """What the Trainer is told.
+
+    Args:
+        config: The run's settings.
+        steps: Its steps.
+        dtype: Of matrix products.
+        has_validation: Whether there are validation examples.
+        from_start: Whether the run starts at its first step, and so is evaluated before it.
+    """
+    made = TrainingArguments(
+        output_dir=str(Path(config.output_dir) / "checkpoints"),
+        per_device_train_batch_size=1,  # one pack
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=steps.packs_per_step // processes().num_processes,
+        num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler,
+        warmup_steps=config.warmup_count(config.total_steps(steps.steps_per_epoch)),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=processes().device.type == "cpu",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it replaces a NaN by the mean of the losses before it
+        eval_strategy="steps" if has_validation else "no",
+        eval_steps=config.eval_steps,
+        eval_on_start=has_validation and from_start,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        seed=config.seed,
+        report_to=tracker_names(config.report_to),
+        label_names=["targets"],
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        **OPTIMIZERS[config.optimizer],
+        **(shard_settings(config) if config.fsdp else {}),
+    )
+    if config.fsdp and made.bf16:
+        sum_in_float32(made)
+    if made.n_gpu > 1:  # several GPUs and one process: the Trainer would split each pack over them (DataParallel)
+        made._n_gpu = 1
+    return made
+
+
+def default_displays() -> list[Any]:
+    """The Trainer's own ways of printing logs; ours shows the same in one line."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    return [PrinterCallback, ProgressCallback]

@@ -1,0 +1,105 @@
+"""A run's folder: kept to one run at a time, checked for what is in it, and made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..config import FinetuneConfig
+from ..errors import ConfigError
+from ..files import read_json_file
+from ..models.distributed import processes
+from ..runs.contract import NAME
+from ..runs.identity import check_settings, identity_of, settings_of
+
+
+@contextmanager
+def output_dir_locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder while this one goes on.
+
+    The system lets go of the lock when its process ends, however it ends; the empty file `.lock` may stay. A folder
+    that was made here and is still empty at the end goes again.
+
+    Raises:
+        ConfigError: another run works in the folder, or it cannot be made or written.
+    """
+    if not processes().is_main_process:
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
+    lock, made = FileLock(folder / ".lock", blocking=False), not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"output_dir: another run is at work in {folder}. Wait until it ends, stop it, or name a new folder."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        if [entry.name for entry in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()  # before it is released: whoever waits for it would lock a file that is gone
+            if made:
+                with suppress(OSError):
+                    folder.rmdir()
+        lock.release()
+
+
+def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:
+    """What the folder's run file says where the run continues, else None; makes nothing.
+
+    Raises:
+        ConfigError: it is a file, holds something else, or `resume` finds another run.
+    """
+    folder = Path(config.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
+    run_file = folder / NAME
+    holds = [entry.name for entry in folder.iterdir() if entry.name[0] != "."] if folder.exists() else []
+    before = None
+    if config.resume and run_file.exists():
+        before = _read_run_file(run_file)
+        check_settings(settings_of(before["config"]), settings_of(config))
+    elif config.resume is True:
+        raise ConfigError(f"resume: {folder} holds no run. Start it without resume, or with resume=auto.")
+    elif holds and processes().is_main_process:
+        if not run_file.exists():
+            advice = f"is not empty ({', '.join(sorted(holds)[:3])}). Name a new folder."
+        else:
+            advice = "holds another run. Name a new folder, or continue that run with --resume auto (resume='auto')."
+        raise ConfigError(f"output_dir: {folder} {advice}")
+    return before
+
+
+def make_output_dir(config: FinetuneConfig) -> Path:
+    """The run's folder, made where it is missing; ConfigError where it cannot be written.
+
+    Comes after all other checks of the settings: what is refused leaves no folder behind.
+    """
+    folder = Path(config.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror}.") from error
+    return folder
+
+
+def _read_run_file(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json_file(path, ConfigError)
+        identity_of(content["config"], content["data"]["fingerprint"], content["contract"], content.get("parent"))
+        return {**content, "finished": bool(content["finished"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"resume: {path} is damaged or not a run's. Start the run anew, in a new output_dir."
+        ) from error
