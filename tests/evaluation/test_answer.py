@@ -106,9 +106,9 @@ def test_other_settings_or_another_model_are_named(short_base, short_base_bpe, i
 
 
 def test_an_adapter_trained_anew_is_another(adapter, instructions, tmp_path):
-    found = respondent.Respondent(str(adapter.adapter_dir)).identity
+    found = respondent.ModelRef(str(adapter.adapter_dir)).identity
     assert len(found["weights"]) == len(found["contract"]) == 64
-    assert respondent.Respondent("demo").identity["weights"] is None
+    assert respondent.ModelRef("demo").identity["weights"] is None
 
 
 def test_a_prompt_too_long_has_no_answer_and_the_rest_have(short_base, instructions, tmp_path):

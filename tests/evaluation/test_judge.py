@@ -30,7 +30,7 @@ from alpaca_lora.llm import client as endpoint
 from alpaca_lora.llm.budget import Budget
 from alpaca_lora.llm.client import EndpointError
 from alpaca_lora.llm.journal import completion_of, fields_of, read_journal
-from alpaca_lora.llm.model_ref import Respondent
+from alpaca_lora.llm.model_ref import ModelRef
 
 SERVER = Path(__file__).with_name("judge_server.py")
 _SPEC = importlib.util.spec_from_file_location("judge_server", SERVER)
@@ -60,7 +60,7 @@ def comparison_of(folder, count, **more):
 
 
 def asked(server, **settings):
-    return Respondent("m", server.url, **settings)
+    return ModelRef("m", server.url, **settings)
 
 
 def test_without_bias_verdicts_are_the_truth(tmp_path):
@@ -257,7 +257,7 @@ def test_other_settings_are_named_and_another_judge_stands_beside(tmp_path):
         judge(comparison, asked(server))
         with pytest.raises(ConfigError, match="temperature: the run in .*judge-m has 0.0, not 0.5"):
             judge(comparison, asked(server), temperature=0.5)
-        judge(comparison, Respondent("vendor/n", server.url))
+        judge(comparison, ModelRef("vendor/n", server.url))
     together = read_verdicts(comparison.folder)
     assert together.judges == ["m", "vendor/n"]
     assert len(together.votes) == 6 and len(together.reasons) == 12
@@ -291,7 +291,7 @@ def test_a_model_on_this_machine_judges(tmp_path, short_base, monkeypatch):
     monkeypatch.setattr(judge_module, "MAX_NEW_TOKENS", 4)
     comparison = comparison_of(tmp_path, 1)
     with pytest.raises(EndpointError, match=r"none of its first 6 replies(.|\n)*cut off at 4 new tokens"):
-        judge(comparison, Respondent(short_base))
+        judge(comparison, ModelRef(short_base))
     verdicts = read_verdicts(comparison.folder)
     (folder,) = comparison.folder.glob("judge-*")
     replies = [completion_of(answer) for answer in read_journal(folder).answers]
@@ -386,7 +386,7 @@ def run_with_kills(scratch, *, pairs, kills, answer_seconds, seed, life_seconds=
 def _settled(out):
     """Keys of the questions that have a verdict."""
     pairs = Comparison.read(out).pairs
-    template = Respondent("m", "http://127.0.0.1:9/v1")
+    template = ModelRef("m", "http://127.0.0.1:9/v1")
     verdicts = read_verdicts(out)
     places = {pair.id: pair for pair in pairs}
     return {

@@ -16,7 +16,7 @@ import pytest
 from alpaca_lora.errors import AlpacaLoraError, ConfigError
 from alpaca_lora.generation.completion import Completion
 from alpaca_lora.llm import client as module
-from alpaca_lora.llm.budget import Budget, BudgetReached, Meter, Usage
+from alpaca_lora.llm.budget import Budget, BudgetReached, Spending, Usage
 from alpaca_lora.llm.client import RETRIES, Endpoint
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
@@ -91,10 +91,10 @@ def test_completions_send_the_text_and_no_messages():
 
 
 def test_a_server_that_does_not_count_is_taken_at_its_worst():
-    meter = Meter()
+    spending = Spending()
     with ScriptedServer([CAT | {"usage": None}]) as server:
-        ask(server, max_new_tokens=7, meter=meter)
-    assert meter.spent == Usage(len("Name a pet.") + module.PROMPT_MARGIN, 7)
+        ask(server, max_new_tokens=7, spending=spending)
+    assert spending.spent == Usage(len("Name a pet.") + module.PROMPT_MARGIN, 7)
 
 
 def test_the_newer_name_of_the_token_limit_is_found_out():
@@ -206,11 +206,11 @@ def test_thoughts_beside_the_answer_are_told_from_it(fields, text):
 def test_a_count_that_cannot_be_is_taken_at_its_worst(value):
     raw = json.dumps({"choices": [{"message": {"content": "A cat."}, "finish_reason": "stop"}]})
     raw = raw[:-1] + f', "usage": {{"prompt_tokens": {value}, "completion_tokens": {value}}}}}'
-    meter = Meter()
+    spending = Spending()
     with ScriptedServer([{"text": "", "raw": raw.encode()}]) as server:
-        (answer,) = ask(server, max_new_tokens=7, meter=meter)
+        (answer,) = ask(server, max_new_tokens=7, spending=spending)
     assert answer.text == "A cat."
-    assert meter.spent == Usage(len("Name a pet.") + module.PROMPT_MARGIN, 7) and meter.held == Usage()
+    assert spending.spent == Usage(len("Name a pet.") + module.PROMPT_MARGIN, 7) and spending.held == Usage()
 
 
 # Attempts
@@ -219,15 +219,17 @@ def test_a_count_that_cannot_be_is_taken_at_its_worst(value):
 @pytest.mark.parametrize("trouble", ["429", "500", "503", "cut", "hang"])
 def test_trouble_that_passes_is_tried_again(trouble):
     seen = []
-    meter = Meter()
+    spending = Spending()
     with ScriptedServer([trouble, CAT]) as server:
-        (answer,) = ask(server, timeout_seconds=3.0, meter=meter, on_attempt=lambda event, worst: seen.append(event))
+        (answer,) = ask(
+            server, timeout_seconds=3.0, spending=spending, on_attempt=lambda event, worst: seen.append(event)
+        )
     assert answer.text == "A cat."
     refused = trouble.isdigit()
     assert seen == (["sent", "refused", "sent"] if refused else ["sent", "sent"])
-    assert (meter.lost == Usage()) == refused  # what had no answer may have been billed
-    assert meter.held == Usage()
-    assert meter.spent == Usage(3, 2)
+    assert (spending.lost == Usage()) == refused  # what had no answer may have been billed
+    assert spending.held == Usage()
+    assert spending.spent == Usage(3, 2)
 
 
 def test_retry_after_is_waited_for():
@@ -263,9 +265,9 @@ def test_attempts_are_bounded():
 def test_nobody_there():
     with ScriptedServer() as server:
         pass
-    meter = Meter()
-    assert "attempts failed, the last with no connection" in problem(server, meter=meter)
-    assert meter.lost == meter.held == Usage()  # nothing was sent
+    spending = Spending()
+    assert "attempts failed, the last with no connection" in problem(server, spending=spending)
+    assert spending.lost == spending.held == Usage()  # nothing was sent
 
 
 @pytest.mark.parametrize(
@@ -288,12 +290,12 @@ def test_what_no_second_attempt_would_mend_is_explained_at_once(status, words):
     "body", [b"{oops", b"\xff\xfe", b"[1]", b'{"choices": []}', b'{"choices": [{"message": {"content": [1]}}]}']
 )
 def test_another_kind_of_answer_is_explained(body, monkeypatch):
-    meter = Meter()
+    spending = Spending()
     with ScriptedServer([{"text": "", "raw": body}]) as server:
-        (error,) = ask(server, meter=meter)
+        (error,) = ask(server, spending=spending)
     assert "not as an OpenAI-compatible server does. Check base_url" in str(error)
     assert error.this_request_only
-    assert meter.lost.tokens > 0 == meter.held.tokens  # it may be billed
+    assert spending.lost.tokens > 0 == spending.held.tokens  # it may be billed
 
 
 def test_a_used_up_quota_is_no_passing_trouble():
@@ -318,27 +320,27 @@ def test_concurrency_is_reached_and_never_exceeded():
 def test_a_budget_is_never_passed():
     worst = len("Name a pet.") + module.PROMPT_MARGIN + 10
     budget = Budget(max_tokens=3 * worst + 20)
-    meter = Meter(budget)
+    spending = Spending(budget)
     with ScriptedServer([CAT, "hang", "cut"] + [CAT] * 90) as server:
-        answers = ask(server, count=80, concurrency=4, timeout_seconds=3.0, max_new_tokens=10, meter=meter)
+        answers = ask(server, count=80, concurrency=4, timeout_seconds=3.0, max_new_tokens=10, spending=spending)
     over = [answer for answer in answers if isinstance(answer, BudgetReached)]
     assert over and "max_tokens: up to " in str(over[0]) and f"one more request could take {worst}" in str(over[0])
-    assert server.prompt_tokens + server.completion_tokens <= meter.spent.tokens + meter.lost.tokens
-    assert meter.spent.tokens + meter.lost.tokens <= budget.max_tokens
-    assert meter.held == Usage()
+    assert server.prompt_tokens + server.completion_tokens <= spending.spent.tokens + spending.lost.tokens
+    assert spending.spent.tokens + spending.lost.tokens <= budget.max_tokens
+    assert spending.held == Usage()
 
 
 def test_money_is_counted_and_limited():
-    meter = Meter(Budget(max_cost=0.001, price_in=1, price_out=10))
-    meter.hold(Usage(500, 45))
+    spending = Spending(Budget(max_cost=0.001, price_in=1, price_out=10))
+    spending.hold(Usage(500, 45))
     with pytest.raises(BudgetReached, match=r"up to 0.0000 of 0.001 is spent, 0.0009 held .* could cost 0.0001"):
-        meter.hold(Usage(0, 10))
-    meter.settle(Usage(500, 45), Usage(400, 40))
-    meter.hold(Usage(100, 10))
-    meter.lose(Usage(100, 10))
-    assert meter.budget.cost(meter.spent + meter.lost) == pytest.approx(0.001)
+        spending.hold(Usage(0, 10))
+    spending.settle(Usage(500, 45), Usage(400, 40))
+    spending.hold(Usage(100, 10))
+    spending.lose(Usage(100, 10))
+    assert spending.budget.cost(spending.spent + spending.lost) == pytest.approx(0.001)
     with pytest.raises(BudgetReached):
-        meter.hold(Usage(1, 0))
+        spending.hold(Usage(1, 0))
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,10 @@ def answer(
     """
     from ..evaluation.answer import answer as answer_all
     from ..llm.budget import Budget
-    from ..llm.model_ref import Respondent
+    from ..llm.model_ref import ModelRef
 
     budget = Budget(max_cost, max_tokens, price_in, price_out)
-    respondent = Respondent(str(model), base_url, key, kind, prompt_template, concurrency, budget, force, base_model)
+    respondent = ModelRef(str(model), base_url, key, kind, prompt_template, concurrency, budget, force, base_model)
     return answer_all(respondent, instructions, out, max_new_tokens=max_new_tokens, temperature=temperature)
 
 
@@ -107,14 +107,12 @@ def compare(
     from ..evaluation.judge import judge as judge_all
     from ..evaluation.pairs import Comparison
     from ..llm.budget import Budget
-    from ..llm.model_ref import Respondent
+    from ..llm.model_ref import ModelRef
 
     budget = Budget(max_cost, max_tokens, price_in, price_out)
     comparison = Comparison.open(out, a, b)
     if judge is not None:
-        respondent = Respondent(
-            str(judge), base_url, key, kind, prompt_template, concurrency, budget, force, base_model
-        )
+        respondent = ModelRef(str(judge), base_url, key, kind, prompt_template, concurrency, budget, force, base_model)
         judge_all(comparison, respondent, temperature=temperature)
     return report_on(out)
 

@@ -15,9 +15,9 @@ from ..errors import ConfigError, DataError, counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
 from ..llm.folder import make_folder
-from ..llm.job import GO_ON, Asking, Replies, replies_of, spent_text
+from ..llm.job import GO_ON, Questions, Replies, replies_of, spent_text
 from ..llm.journal import Journal
-from ..llm.model_ref import Prompt, Respondent
+from ..llm.model_ref import ModelRef, Prompt
 from ..llm.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
 
@@ -66,7 +66,7 @@ class Answered:
 
 
 def answer(
-    respondent: Respondent,
+    respondent: ModelRef,
     instructions: str | Path,
     out: str | Path,
     *,
@@ -117,7 +117,7 @@ def answer(
         return REMEDIES[found] if found else ""
 
     with Journal(folder, settings, {}, out) as journal:
-        asking = Asking(
+        asking = Questions(
             journal,
             respondent,
             len(asked),
@@ -159,7 +159,7 @@ def answer(
 
 
 def _outputs(
-    asked: list[Instruction], read: dict[int, Reply], respondent: Respondent, sampling: dict[str, float | None]
+    asked: list[Instruction], read: dict[int, Reply], respondent: ModelRef, sampling: dict[str, float | None]
 ) -> list[ModelOutput]:
     """The answers that can be used; an empty one is an answer, where the model gave others."""
     settings = respondent.settings_text(**sampling)

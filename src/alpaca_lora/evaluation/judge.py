@@ -19,9 +19,9 @@ from ..errors import ConfigError, counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
 from ..llm.budget import Usage
-from ..llm.job import Asking, Replies, replies_of
+from ..llm.job import Questions, Replies, replies_of
 from ..llm.journal import Journal, State, read_journal
-from ..llm.model_ref import Prompt, Respondent
+from ..llm.model_ref import ModelRef, Prompt
 from ..llm.reply import REMEDIES, read_reply, sample_of, whole_characters
 from .pairs import Comparison, Pair
 from .verdict import read_dressed, read_exactly
@@ -127,7 +127,7 @@ class Verdicts:
         return told
 
 
-def judge(comparison: Comparison, respondent: Respondent, *, temperature: float = 0.0) -> Verdicts:
+def judge(comparison: Comparison, respondent: ModelRef, *, temperature: float = 0.0) -> Verdicts:
     """Have a model judge every pair in both orders, or go on with it.
 
     Args:
@@ -159,7 +159,7 @@ def judge(comparison: Comparison, respondent: Respondent, *, temperature: float 
 
     with Journal(comparison.folder / f"judge-{_word(respondent.name)}", settings, {}) as journal:
         count = 2 * len(comparison.pairs)
-        Asking(
+        Questions(
             journal,
             respondent,
             count,

@@ -82,7 +82,7 @@ class Budget:
 
 
 @dataclass
-class Meter:
+class Spending:
     """Counts what is spent and what is held for requests in flight."""
 
     budget: Budget = field(default_factory=Budget)

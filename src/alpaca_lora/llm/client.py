@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from ..errors import AlpacaLoraError, ConfigError, MissingDependencyError
 from ..generation.completion import Completion
-from .budget import Meter, Usage
+from .budget import Spending, Usage
 from .reply import THOUGHT
 
 Messages = Sequence[Mapping[str, str]]
@@ -65,7 +65,7 @@ class Endpoint:
         kind: "chat", or "completions" for models that only go on with a text.
         concurrency: Most requests in flight.
         timeout_seconds: Longest wait for an answer.
-        meter: Counts tokens and keeps the budget; a new one without limits if left out.
+        spending: Counts tokens and keeps the budget; a new one without limits if left out.
 
     Raises:
         ConfigError: a value cannot be used.
@@ -81,7 +81,7 @@ class Endpoint:
         kind: Literal["chat", "completions"] = "chat",
         concurrency: int = 8,
         timeout_seconds: float = 120,
-        meter: Meter | None = None,
+        spending: Spending | None = None,
     ) -> None:
         _check(url, key, kind, concurrency, timeout_seconds)
         try:
@@ -89,7 +89,7 @@ class Endpoint:
         except ImportError:
             raise MissingDependencyError("Talking to a server needs openai: pip install 'alpaca-lora[data]'.") from None
         self.url, self.model, self.kind, self.timeout_seconds = url, model, kind, timeout_seconds
-        self.meter = meter or Meter()
+        self.spending = spending or Spending()
         self._key = key
         self._slots = asyncio.Semaphore(concurrency)
         self._limit_name = _LIMIT
@@ -221,19 +221,19 @@ class Endpoint:
         return bool(refused)
 
     async def _attempt(self, body: dict[str, Any], sent: dict[str, Any], worst: Usage, note: OnAttempt) -> Completion:
-        self.meter.hold(worst)
+        self.spending.hold(worst)
         note("sent", worst)
         try:
             answer = await asyncio.wait_for(self._create(**body, **sent), self.timeout_seconds)
             completion = replace(self._read(answer, worst), sent=sent)
         except BaseException as error:  # a cancelled attempt may be billed, too
             if _cost_nothing(error):
-                self.meter.release(worst)
+                self.spending.release(worst)
                 note("refused", worst)
             else:
-                self.meter.lose(worst)
+                self.spending.lose(worst)
             raise
-        self.meter.settle(worst, Usage(completion.prompt_tokens, completion.completion_tokens))
+        self.spending.settle(worst, Usage(completion.prompt_tokens, completion.completion_tokens))
         return completion
 
     def _read(self, answer: Any, worst: Usage) -> Completion:

@@ -1,8 +1,12 @@
-"""Puts many questions to a model: several at once, each answer journaled before the next question, nothing paid twice.
+"""Many questions to a model: several at once, each answer journaled before it is used, nothing paid twice.
 
-A question is a number from 0; what it says may depend on the replies it had so far, so that one whose reply cannot be
-used is put again. While no reply can be used, no more than FIRST_REPLIES are paid for. A process that dies leaves its
-journal, and the next one goes on from there: what it does not find is at most the replies that were on their way.
+    next_question ──> question ──> model ──> journal: done ──> take
+          ^      as many in flight as there are slots             │
+          └────────── wait for a change, or end <─────────────────┘
+
+A question is a number from 0, so one that a dead process left is the same when it is asked again. While no answer was
+of use, no more than FIRST_REPLIES are paid for. A process that dies leaves its journal, and the next one goes on from
+there: what it does not find is at most the answers that were on their way.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import asyncio
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
 
 from ..errors import RunInterrupted
 from ..generation.completion import Completion
@@ -21,27 +27,213 @@ from .budget import BudgetReached, Usage
 from .client import EndpointError
 from .journal import Journal, State, completion_of, fields_of
 from .loop import run_in_a_loop
-from .model_ref import Prompt, Respondent
+from .model_ref import ModelRef, Prompt, Writer
 from .reply import FIRST_REPLIES, sample_of
 
 Replies = Sequence[Completion]
 GO_ON = "The same command goes on from here."
 
 
-def replies_of(state: State) -> defaultdict[int, list[Completion]]:
-    """The replies a journal holds to each question."""
-    found: defaultdict[int, list[Completion]] = defaultdict(list)
-    for answer in state.answers:
-        found[answer["request"]].append(completion_of(answer))
-    return found
+class Question(NamedTuple):
+    """What a model is asked, and what its journal keeps beside the answer."""
+
+    prompt: Prompt
+    stop: Sequence[str] = ()
+    kept: Mapping[str, Any] | None = None
 
 
-class Asking:
-    """One process's part of the questions.
+class Job(ABC):
+    """One process's part of many questions; what is asked, and what for, is a subclass's.
 
     Args:
         journal: Open, of this process alone.
-        respondent: Who is asked; loaded only if a question is left.
+        load: Gives what answers, once a question is to be asked.
+        slots: Maximum number of questions in flight.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token each time.
+        total: What the progress bar runs to.
+    """
+
+    unit = "question"
+
+    writer: Writer
+    _change: asyncio.Event
+    _bar: Any
+
+    def __init__(
+        self,
+        journal: Journal,
+        load: Callable[[], Writer],
+        slots: int,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        total: int,
+    ) -> None:
+        self.journal, self.state, self._load = journal, journal.state, load
+        self.slots, self.max_new_tokens, self.temperature, self.total = slots, max_new_tokens, temperature, total
+        self.useful = False  # whether an answer was of use
+        self.answered = self.in_flight = self.signal = 0
+        self.over = False
+        self.over_budget = ""
+        self.error: EndpointError | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @abstractmethod
+    def next_question(self) -> int | None:
+        """The question to ask next, taken off those that wait; None where none is to be asked now."""
+
+    @abstractmethod
+    def put_back(self, number: int) -> None:
+        """A question was not asked, and waits again."""
+
+    @abstractmethod
+    def question(self, number: int) -> Question | str:
+        """What is asked, or why it cannot be."""
+
+    @abstractmethod
+    def take(self, number: int, answer: Completion) -> None:
+        """An answer came, and is in the journal."""
+
+    @abstractmethod
+    def progress(self) -> tuple[int, str]:
+        """For the bar: how much of the total is done, and what stands beside it."""
+
+    def refused(self, number: int) -> None:  # noqa: B027
+        """A question was refused for good."""
+
+    def is_settled(self) -> bool:
+        """Whether nothing that is under way can make another question."""
+        return not self.in_flight
+
+    async def begin(self) -> None:  # noqa: B027
+        """Run before the first question."""
+
+    def beside(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the questions."""
+        return []
+
+    def ask(self) -> None:
+        """Ask until nothing is left to ask, the budget is reached, the server fails, or a signal comes."""
+        self.writer = self._load()
+        run_in_a_loop(self._work, self._interrupt)
+
+    def stop(self) -> None:
+        """Ask no more; what is in flight may end."""
+        self.over = True
+        self.changed()
+
+    def changed(self) -> None:
+        """Wake everyone who waits for something to change."""
+        self._change.set()
+        self._change = asyncio.Event()
+        done, text = self.progress()
+        self._bar.n = min(done, self.total)
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(0)
+
+    async def wait(self) -> None:
+        """Until something changes."""
+        await self._change.wait()
+
+    def _interrupt(self, number: int) -> None:
+        self.signal = number
+        self.stop()
+        for task in self.tasks:
+            task.cancel()
+
+    async def _work(self) -> None:
+        from tqdm import tqdm
+
+        self._change = asyncio.Event()
+        every = 0.5 if sys.stderr.isatty() else 10.0  # seconds
+        done = self.progress()[0]
+        async with self.writer:
+            with tqdm(
+                total=self.total, initial=done, unit=self.unit, mininterval=every, dynamic_ncols=True
+            ) as self._bar:
+                await self.begin()
+                self.tasks = [asyncio.create_task(self._ask_in_turn()) for _ in range(self.slots)]
+                for task in self.tasks:
+                    task.add_done_callback(lambda _: self.changed())
+                everything = [*self.tasks, *map(asyncio.create_task, self.beside())]
+                try:
+                    await asyncio.gather(*everything)
+                finally:  # a failure of ours, such as a full disk, ends all of them
+                    for task in everything:
+                        task.cancel()
+                    await asyncio.gather(*everything, return_exceptions=True)
+
+    async def _ask_in_turn(self) -> None:
+        with suppress(asyncio.CancelledError):
+            while (number := await self._next()) is not None:
+                self.in_flight += 1
+                wait = False
+                try:
+                    await self._ask(number)
+                except BudgetReached as error:
+                    self.put_back(number)
+                    if self.writer.spending.held.tokens:  # an answer in flight may take less than its worst case
+                        wait = True
+                    else:
+                        self.over_budget = str(error)
+                        self.stop()
+                except EndpointError as error:
+                    if error.this_request_only and self.state.answers:
+                        self.journal.append("failed", request=number, problem=str(error))
+                        self.refused(number)
+                    else:
+                        self.put_back(number)
+                        self.error = self.error or error
+                        self.stop()
+                finally:
+                    self.in_flight -= 1
+                if wait:
+                    await self.wait()
+                else:
+                    self.changed()
+
+    async def _next(self) -> int | None:
+        """The next question, once it may be paid for; None when there will be none."""
+        while not self.over:
+            if self.useful or self.answered + self.in_flight < FIRST_REPLIES:
+                number = self.next_question()
+                if number is not None:
+                    return number
+            if self.is_settled():
+                return None
+            await self.wait()
+        return None
+
+    async def _ask(self, number: int) -> None:
+        asked = self.question(number)
+        if isinstance(asked, str):
+            self.journal.append("failed", request=number, problem=asked)
+            self.refused(number)
+            return
+        started = time.monotonic()
+        answer = await self.writer.complete(
+            asked.prompt,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            stop=asked.stop,
+            on_attempt=lambda kind, worst: self.journal.append(kind, request=number, **vars(worst)),
+        )
+        cost = self.writer.spending.budget.cost(Usage(answer.prompt_tokens, answer.completion_tokens))
+        seconds = round(time.monotonic() - started, 3)
+        self.journal.append(
+            "done", request=number, **fields_of(answer), **(asked.kept or {}), cost=cost, seconds=seconds
+        )
+        self.answered += 1
+        self.take(number, answer)
+
+
+class Questions(Job):
+    """A fixed number of questions, each put again, up to `attempts` times, while its replies are of no use.
+
+    Args:
+        journal: As for `Job`.
+        model: Who is asked; loaded only if a question is left.
         count: How many questions there are.
         prompt: The question with this number, after these replies.
         problem: Why a reply cannot be used, and what to do about it; "" where it can.
@@ -54,7 +246,7 @@ class Asking:
     def __init__(
         self,
         journal: Journal,
-        respondent: Respondent,
+        model: ModelRef,
         count: int,
         prompt: Callable[[int, Replies], Prompt],
         problem: Callable[[Completion], str],
@@ -64,22 +256,20 @@ class Asking:
         temperature: float,
         unit: str,
     ) -> None:
-        self.journal, self.respondent, self.count, self.unit = journal, respondent, count, unit
+        super().__init__(
+            journal, lambda: model.writer, 0, max_new_tokens=max_new_tokens, temperature=temperature, total=count
+        )
+        self.model, self.count, self.unit = model, count, unit
         self.prompt, self.problem, self.attempts = prompt, problem, attempts
-        self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.replies = replies_of(journal.state)
+        self.replies = replies_of(self.state)
         self.usable = {n for n, replies in self.replies.items() if any(not problem(reply) for reply in replies)}
         # Where no reply could be used, something was wrong with all: once that is mended, all are asked for anew.
         self.anew = {} if self.usable else {number: len(replies) for number, replies in self.replies.items()}
-        self.proven = False  # whether this process had a reply that can be used
-        self.answered = self.in_flight = 0
-        self.waiting = deque(number for number in range(count) if not self._over(number))
-        self.tasks: list[asyncio.Task[None]] = []
-        self.over_budget = ""
-        self.error: EndpointError | None = None
-        self.signal = 0
-        meter, state = respondent.meter, journal.state
-        meter.spent, meter.lost = state.spent, state.unanswered
+        self.done = {number for number in range(count) if self._is_over(number)}
+        self.waiting = deque(number for number in range(count) if number not in self.done)
+        self.slots = min(model.slots, len(self.waiting))
+        spending = model.spending
+        spending.spent, spending.lost = self.state.spent, self.state.unanswered
 
     def run(self) -> Literal["all", "budget"]:
         """Ask until every question is settled or the budget allows no other.
@@ -89,146 +279,74 @@ class Asking:
             RunInterrupted: SIGTERM or Ctrl-C; questions in flight were given up, everything else is kept.
         """
         if self.waiting:
-            self.writer = self.respondent.writer
-            run_in_a_loop(self._work, self._interrupt)
+            self.ask()
         if self.error:
-            raise EndpointError(f"{self.error}\n{self.progress()} {GO_ON}") from None
+            raise EndpointError(f"{self.error}\n{self.told()} {GO_ON}") from None
         if self.answered and not self.usable and not self.signal:
-            raise EndpointError(self._nothing_usable())
-        if self.signal:
-            raise RunInterrupted(
-                f"Stopped by {signal.Signals(self.signal).name}. {self.progress()} {GO_ON}", self.signal
+            newest = completion_of(self.state.answers[-1])
+            raise EndpointError(
+                f"{self.model.name}: none of its first {self.answered} replies can be used, so no more are paid for. "
+                f"The newest: {sample_of(newest.text)}. {self.problem(newest)}\n{self.told()} {GO_ON}"
             )
+        if self.signal:
+            raise RunInterrupted(f"Stopped by {signal.Signals(self.signal).name}. {self.told()} {GO_ON}", self.signal)
         return "budget" if self.over_budget else "all"
 
-    def progress(self) -> str:
+    def told(self) -> str:
         """How far it came, and what that cost, in a sentence."""
-        over = sum(map(self._over, range(self.count)))
-        return f"{over:,} of {self.count:,} {self.unit}s are done ({spent_text(self.respondent, self.journal.state)})."
+        return f"{self.progress()[0]:,} of {self.count:,} {self.unit}s are done ({spent_text(self.model, self.state)})."
 
-    def _over(self, number: int) -> bool:
-        return number in self.journal.state.failed or self._settled(number)
+    def next_question(self) -> int | None:
+        """The first that waits."""
+        return self.waiting.popleft() if self.waiting else None
 
-    def _settled(self, number: int) -> bool:
+    def put_back(self, number: int) -> None:
+        """It waits behind the others."""
+        self.waiting.append(number)
+
+    def question(self, number: int) -> Question | str:
+        """What is asked after the replies so far."""
+        prompt = self.prompt(number, self.replies[number])
+        return self.model.refusal(prompt) or Question(prompt)
+
+    def take(self, number: int, answer: Completion) -> None:
+        """Keep a reply; where it is of no use, ask again at once."""
+        # Without leaving the loop: replies that came together are asked after together, as one batch.
+        self.journal.sync()
+        self.replies[number].append(answer)
+        if not self.problem(answer):
+            self.useful = True
+            self.usable.add(number)
+        if self._is_over(number):
+            self.done.add(number)
+        else:
+            self.waiting.appendleft(number)
+
+    def refused(self, number: int) -> None:
+        """It is over."""
+        self.done.add(number)
+
+    def progress(self) -> tuple[int, str]:
+        """Questions that are over."""
+        return len(self.done), ""
+
+    def _is_over(self, number: int) -> bool:
         asked = len(self.replies[number]) - self.anew.get(number, 0)
-        return number in self.usable or asked >= self.attempts
-
-    def _nothing_usable(self) -> str:
-        newest = completion_of(self.journal.state.answers[-1])
-        return (
-            f"{self.respondent.name}: none of its first {self.answered} replies can be used, so no more are paid for. "
-            f"The newest: {sample_of(newest.text)}. {self.problem(newest)}\n{self.progress()} {GO_ON}"
-        )
-
-    def _interrupt(self, number: int) -> None:
-        self.signal = number
-        self._stop()
-
-    def _stop(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-
-    async def _work(self) -> None:
-        from tqdm import tqdm
-
-        self.changed = asyncio.Event()  # set, and replaced, whenever less may be held
-        slots = min(self.respondent.slots, len(self.waiting))
-        every = 0.5 if sys.stderr.isatty() else 10.0  # seconds
-        done = self.count - len(self.waiting)
-        async with self.writer:
-            with tqdm(
-                total=self.count, initial=done, unit=self.unit, mininterval=every, dynamic_ncols=True
-            ) as self.bar:
-                self.tasks = [asyncio.create_task(self._ask_in_turn()) for _ in range(slots)]
-                try:
-                    for ended in await asyncio.gather(*self.tasks, return_exceptions=True):
-                        if isinstance(ended, Exception):  # ours, such as a full disk
-                            raise ended
-                finally:
-                    self._stop()
-
-    async def _ask_in_turn(self) -> None:
-        while await self._may_ask():
-            number = self.waiting.popleft()
-            try:
-                await self._settle(number)
-            except BudgetReached as error:
-                self.waiting.append(number)
-                if self.respondent.meter.held.tokens:  # a reply in flight may take less than its worst case
-                    await self.changed.wait()
-                else:
-                    self.over_budget = str(error)
-                continue
-            except EndpointError as error:
-                if not (error.this_request_only and self.journal.state.answers):
-                    self.error = self.error or error
-                    self._stop()
-                    return
-                self.journal.append("failed", request=number, problem=str(error))
-            except Exception:
-                self._stop()
-                raise
-            self.bar.update()
-            self._changed()
-
-    async def _may_ask(self) -> bool:
-        """Wait until another question may be asked; False where none will be."""
-        while self.waiting and not self.over_budget:
-            if self._is_sure():
-                return True
-            if not self.in_flight:
-                return False
-            await self.changed.wait()
-        return False
-
-    def _is_sure(self) -> bool:
-        """Whether one more reply may be paid for."""
-        return self.proven or self.answered + self.in_flight < FIRST_REPLIES
-
-    def _changed(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-    async def _settle(self, number: int) -> None:
-        replies = self.replies[number]
-        while not self._settled(number):
-            prompt = self.prompt(number, replies)
-            if refusal := self.respondent.refusal(prompt):
-                self.journal.append("failed", request=number, problem=refusal)
-                return
-            while not self._is_sure():
-                if not self.in_flight:
-                    return
-                await self.changed.wait()
-            started = time.monotonic()
-            self.in_flight += 1
-            try:
-                reply = await self.writer.complete(
-                    prompt,
-                    max_new_tokens=self.max_new_tokens,
-                    temperature=self.temperature,
-                    stop=(),
-                    on_attempt=lambda kind, worst: self.journal.append(kind, request=number, **vars(worst)),
-                )
-            finally:
-                self.in_flight -= 1
-            used = Usage(reply.prompt_tokens, reply.completion_tokens)
-            cost, seconds = self.respondent.budget.cost(used), round(time.monotonic() - started, 3)
-            self.journal.append("done", request=number, **fields_of(reply), cost=cost, seconds=seconds)
-            # Without leaving the loop: replies that came together are asked after together, as one batch.
-            self.journal.sync()
-            replies.append(reply)
-            self.answered += 1
-            if not self.problem(reply):
-                self.proven = True
-                self.usable.add(number)
-            self._changed()
+        return number in self.state.failed or number in self.usable or asked >= self.attempts
 
 
-def spent_text(respondent: Respondent, state: State) -> str:
+def replies_of(state: State) -> defaultdict[int, list[Completion]]:
+    """The replies a journal holds to each question."""
+    found: defaultdict[int, list[Completion]] = defaultdict(list)
+    for answer in state.answers:
+        found[answer["request"]].append(completion_of(answer))
+    return found
+
+
+def spent_text(model: ModelRef, state: State) -> str:
     """What the replies in a journal cost, in words."""
     text = f"{state.spent.tokens:,} tokens"
-    if (cost := respondent.budget.cost(state.spent)) is not None:
+    if (cost := model.budget.cost(state.spent)) is not None:
         text += f", cost {cost:.4f}"
     if state.unanswered.tokens:
         text += f"; up to {state.unanswered.tokens:,} more tokens for requests without an answer"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..generation.completion import Completion
-from .budget import Meter, Usage
+from .budget import Spending, Usage
 from .client import PROMPT_MARGIN, OnAttempt
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ class LocalEndpoint:
     Args:
         model: The model.
         concurrency: Most prompts in a batch.
-        meter: Counts tokens and keeps the budget.
+        spending: Counts tokens and keeps the budget.
     """
 
     kind = "completions"
 
-    def __init__(self, model: LocalModel, *, concurrency: int = 8, meter: Meter | None = None) -> None:
-        self.model, self.concurrency, self.meter = model, concurrency, meter or Meter()
+    def __init__(self, model: LocalModel, *, concurrency: int = 8, spending: Spending | None = None) -> None:
+        self.model, self.concurrency, self.spending = model, concurrency, spending or Spending()
         self._waiting: list[tuple[str, Sampling, tuple[str, ...], asyncio.Future[Completion]]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -57,7 +57,7 @@ class LocalEndpoint:
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
         worst = Usage(len(prompt.encode()) + PROMPT_MARGIN, max_new_tokens)
         note = on_attempt or (lambda event, usage: None)
-        self.meter.hold(worst)
+        self.spending.hold(worst)
         note("sent", worst)
         answer: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._waiting.append((prompt, sampling, tuple(stop), answer))
@@ -66,10 +66,10 @@ class LocalEndpoint:
         try:
             completion = await answer
         except BaseException:
-            self.meter.release(worst)
+            self.spending.release(worst)
             note("refused", worst)
             raise
-        self.meter.settle(worst, Usage(completion.prompt_tokens, completion.completion_tokens))
+        self.spending.settle(worst, Usage(completion.prompt_tokens, completion.completion_tokens))
         return completion
 
     async def _run(self) -> None:

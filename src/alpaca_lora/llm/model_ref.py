@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..errors import ConfigError, DataError
 from ..files import sha256_of_file, sha256_of_json
 from ..prompts import Template
-from .budget import Budget, Meter
+from .budget import Budget, Spending
 
 if TYPE_CHECKING:
     from ..generation.completion import Completion
@@ -30,7 +30,7 @@ class Writer(Protocol):
     """What writes the answers: an `Endpoint` or a `LocalEndpoint`."""
 
     kind: Any
-    meter: Meter
+    spending: Spending
 
     async def __aenter__(self) -> Any: ...
     async def __aexit__(self, *error: Any) -> None: ...
@@ -47,7 +47,7 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True)
-class Respondent:
+class ModelRef:
     """One model and how it is asked.
 
     Attributes:
@@ -112,9 +112,9 @@ class Respondent:
         return found
 
     @cached_property
-    def meter(self) -> Meter:
+    def spending(self) -> Spending:
         """What it has cost."""
-        return Meter(self.budget)
+        return Spending(self.budget)
 
     @cached_property
     def writer(self) -> Writer:
@@ -122,7 +122,7 @@ class Respondent:
         if self.base_url is None:
             from .local_client import LocalEndpoint
 
-            return LocalEndpoint(self._local, concurrency=self.slots, meter=self.meter)
+            return LocalEndpoint(self._local, concurrency=self.slots, spending=self.spending)
         from .client import Endpoint
 
         return Endpoint(
@@ -132,7 +132,7 @@ class Respondent:
             kind=self.kind,
             concurrency=self.concurrency,
             timeout_seconds=TIMEOUT_SECONDS,
-            meter=self.meter,
+            spending=self.spending,
         )
 
     @property

@@ -14,18 +14,16 @@ import bisect
 import math
 import random
 import signal
-import sys
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from ..data.records import Record
 from ..errors import ConfigError, RunInterrupted
-from ..llm.budget import Budget, BudgetReached, Usage
+from ..generation.completion import Completion
+from ..llm.budget import Budget, Usage
 from ..llm.client import PROMPT_MARGIN, EndpointError
-from ..llm.journal import Journal, completion_of, fields_of
-from ..llm.loop import run_in_a_loop
+from ..llm.job import GO_ON, Job, Question
+from ..llm.journal import Journal, completion_of
 from ..llm.model_ref import Writer
 from ..llm.reply import FIRST_REPLIES, REMEDIES, sample_of
 from .pool import Pool
@@ -70,17 +68,19 @@ def check_budget(
         raise ConfigError(problems)
 
 
-class Bootstrap:
+class Generation(Job):
     """One process's part of a run, which goes on where the journal ends.
 
     Args:
         journal: Open; its settings say what requests are made from.
         seeds: The records they show.
         brief: What they ask for.
-        writer: Answers them; its meter knows what the journal says was spent.
+        writer: Answers them; its spending knows what the journal says was spent.
         num_records: Enough accepted records. Those in flight are taken too, so that nothing paid for is lost.
-        concurrency: Most requests in flight.
+        concurrency: Maximum number of requests in flight.
     """
+
+    unit = "record"
 
     def __init__(
         self,
@@ -92,19 +92,22 @@ class Bootstrap:
         num_records: int,
         concurrency: int,
     ) -> None:
-        self.journal, self.state, self.folder = journal, journal.state, journal.path.parent
-        self.settings = self.state.head["settings"]
-        self.seeds, self.brief, self.writer = seeds, brief, writer
-        self.num_records, self.concurrency = num_records, concurrency
+        self.settings = journal.state.head["settings"]
+        super().__init__(
+            journal,
+            lambda: writer,
+            concurrency,
+            max_new_tokens=self.settings["max_new_tokens"],
+            temperature=self.settings["temperature"],
+            total=num_records,
+        )
+        self.folder, self.seeds, self.brief, self.spending = journal.path.parent, seeds, brief, writer.spending
         self.pool = Pool(seeds, self.settings, self.state.head["filters"])
         self.to_send = self.state.unfinished()  # ends in the first number never used
-        self.in_flight = self.barren = self.signal = 0
-        self.answered = 0  # by this process, before the first that records were found in
-        self.readable = any(line["parsed"] for line in self.state.judged.values())
+        self.barren = 0
+        self.useful = any(line["parsed"] for line in self.state.judged.values())
         self.ended: Ended | None = None
         self.detail = ""
-        self.error: EndpointError | None = None
-        self.senders: list[asyncio.Task[None]] = []
 
     def run(self) -> Summary:
         """Send requests until there are enough records, or the budget, the model's ideas or the user's patience end.
@@ -119,126 +122,99 @@ class Bootstrap:
         """
         self.pool.restore(self.state)
         self.pool.write(self.folder)
-        run_in_a_loop(self.work, self.interrupt)
+        self.ask()
+        if self.signal:
+            name = signal.Signals(self.signal).name
+            self.end("signal", f"Stopped by {name}; requests in flight were given up.")
+        elif self.over_budget:
+            self.end("budget", f"The budget allows no further request. {self.over_budget}")
+        elif self.error:
+            self.end("error", "The server does not answer as it should.")
         ended = self.ended or "num_records"
-        summary = Summary.of(self.folder, self.state, self.writer.meter.budget, ended, self.detail)
+        summary = Summary.of(self.folder, self.state, self.spending.budget, ended, self.detail)
         summary.write(self.state.samples)
         if self.error:
-            raise EndpointError(f"{self.error}\n{summary}\nThe same command goes on from here.") from None
+            raise EndpointError(f"{self.error}\n{summary}\n{GO_ON}") from None
         if self.signal:
-            raise RunInterrupted(f"{summary}\nThe same command goes on from here.", self.signal)
+            raise RunInterrupted(f"{summary}\n{GO_ON}", self.signal)
         return summary
 
-    def stop(self, ended: Ended, detail: str) -> None:
-        """Send no more requests; the first reason given is the one reported."""
+    def end(self, ended: Ended, detail: str) -> None:
+        """Say why the run ended; the first reason given is the one reported."""
         if self.ended is None:
             self.ended, self.detail = ended, detail
-        self._changed()
 
-    def interrupt(self, number: int) -> None:
-        """Give up the requests in flight as well, as a signal asks."""
-        self.signal = number
-        self.stop("signal", f"Stopped by {signal.Signals(number).name}; requests in flight were given up.")
-        for task in self.senders:
-            task.cancel()
+    def next_question(self) -> int | None:
+        """The next request, where more records are needed than those in flight should give."""
+        unjudged = len(self._unjudged())
+        # Records to be expected from one answer: as many as were asked for, until the run itself tells.
+        rate = self.state.accepted / len(self.state.judged) if self.state.judged else self.brief.count
+        expected = self.state.accepted + rate * (self.in_flight + unjudged)
+        if expected >= self.total or unjudged > self.slots:
+            return None
+        number = self.to_send.pop(0)
+        if not self.to_send:
+            self.to_send.append(number + 1)
+        return number
 
-    async def work(self) -> None:
-        """Send and judge side by side until both are done."""
-        self.change = asyncio.Event()
-        async with self.writer:
-            with _bar(self) as self.bar:
-                await self._judge_waiting()  # what a dead process left
-                self.senders = [asyncio.create_task(self._send()) for _ in range(self.concurrency)]
-                for sender in self.senders:
-                    sender.add_done_callback(lambda _: self._changed())
-                tasks = [*self.senders, asyncio.create_task(self._judge())]
-                try:
-                    await asyncio.gather(*tasks)
-                finally:  # a failure of ours, such as a full disk, ends all of them
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+    def put_back(self, number: int) -> None:
+        """It is sent again in its place."""
+        bisect.insort(self.to_send, number)
 
-    async def _send(self) -> None:
-        with suppress(asyncio.CancelledError):
-            while await self._may_send():
-                number = self.to_send.pop(0)
-                if not self.to_send:
-                    self.to_send.append(number + 1)
-                self.in_flight += 1
-                over: BudgetReached | None = None
-                try:
-                    await self._ask(number)
-                except BudgetReached as error:
-                    over = error
-                except EndpointError as error:
-                    self._note_failure(number, error)
-                finally:
-                    self.in_flight -= 1
-                if over is None:
-                    self._changed()
-                    continue
-                bisect.insort(self.to_send, number)
-                if self.writer.meter.held.tokens:  # an answer in flight may take less than its worst case
-                    await self._wait()
-                else:
-                    self.stop("budget", f"The budget allows no further request. {over}")
-
-    async def _ask(self, number: int) -> None:
+    def question(self, number: int) -> Question:
+        """The request with this number: its seeds follow from (seed, number), whatever came before it."""
         prompt = build_prompt(draw(self.seeds, self.settings["seed"], number), self.brief)
         chat = self.writer.kind == "chat"
         text = _request_text(prompt, chat)
-        started = time.monotonic()
-        completion = await self.writer.complete(
-            [{"role": "user", "content": text}] if chat else text,
-            max_new_tokens=self.settings["max_new_tokens"],
-            temperature=self.settings["temperature"],
-            stop=() if chat else prompt.stops,
-            on_attempt=lambda kind, worst: self.journal.append(kind, request=number, **vars(worst)),
-        )
-        self.journal.append(
-            "done",
-            request=number,
-            **fields_of(completion),
-            first=prompt.first,
-            cost=self.writer.meter.budget.cost(Usage(completion.prompt_tokens, completion.completion_tokens)),
-            seconds=round(time.monotonic() - started, 3),
-        )
-        self.answered += 1
+        asked = [{"role": "user", "content": text}] if chat else text
+        return Question(asked, () if chat else prompt.stops, {"first": prompt.first})
 
-    async def _may_send(self) -> bool:
-        """Wait for a reason to send another request; False when there will be none."""
-        while self.ended is None:
-            unjudged = len(self._unjudged())
-            # Records to be expected from one answer: as many as were asked for, until the run itself tells.
-            rate = self.state.accepted / len(self.state.judged) if self.state.judged else self.brief.count
-            expected = self.state.accepted + rate * (self.in_flight + unjudged)
-            sure = self.readable or self.answered + self.in_flight < FIRST_REPLIES
-            if sure and expected < self.num_records and unjudged <= self.concurrency:
-                return True
-            await self._wait()
+    def take(self, number: int, answer: Completion) -> None:
+        """It waits to be judged."""
+
+    def refused(self, number: int) -> None:
+        """It gave no record."""
+        self._note_barren(True)
+
+    def is_settled(self) -> bool:
+        """Judging ends the run: as long as it goes on, more may be needed."""
         return False
 
+    def progress(self) -> tuple[int, str]:
+        """Accepted records; what was rejected, and the cost."""
+        rejected, cost = self.state.rejected.total(), self.spending.budget.cost(self.state.spent)
+        spent = f"{self.state.spent.tokens:,} tokens" if cost is None else f"cost {cost:.4f}"
+        return self.state.accepted, f"{rejected:,} rejected, {spent}, {self.in_flight} in flight"
+
+    def beside(self) -> list[Coroutine[Any, Any, None]]:
+        """Judging, one answer after the other, in the journal's order."""
+        return [self._judge()]
+
+    async def begin(self) -> None:
+        """What a dead process left is judged first."""
+        await self._judge_waiting()
+
     async def _judge(self) -> None:
-        while not all(sender.done() for sender in self.senders) or self._unjudged():
+        while not all(task.done() for task in self.tasks) or self._unjudged():
             if self._unjudged():
                 await self._judge_waiting()
             else:
-                await self._wait()
+                await self.wait()
 
     async def _judge_waiting(self) -> None:
         first = len(self.pool.records)
         for answer in self._unjudged():
             judged = await asyncio.to_thread(self.pool.judge, answer)
             self.journal.append("judged", **judged)
-            self.readable = self.readable or judged["parsed"] > 0
+            self.useful = self.useful or judged["parsed"] > 0
             self._note_barren(not judged["accepted"])
         await asyncio.to_thread(self.journal.sync)
         await asyncio.to_thread(self.pool.extend, self.folder, first)
-        self._check_enough()
-        if not self.readable and self.answered >= FIRST_REPLIES and not self._unjudged():
+        if self.state.accepted >= self.total:
+            self._end_now("num_records", f"{self.total:,} records were asked for, and are there.")
+        if not self.useful and self.answered >= FIRST_REPLIES and not self._unjudged():
             self._give_up()
-        self._changed()
+        self.changed()
 
     def _give_up(self) -> None:
         reason = next(iter(self.state.judged[self.state.answers[-1]["request"]]["rejected"]), "malformed")
@@ -251,54 +227,26 @@ class Bootstrap:
             f"{self.settings['model']}: none of its first {self.answered} answers holds a record, so no more are paid "
             f"for. The newest ({reason}): {sample_of(completion_of(self.state.answers[-1]).text)}. {remedy}"
         )
-        self.stop("error", "No answer can be read.")
+        self._end_now("error", "No answer can be read.")
 
     def _unjudged(self) -> list[dict[str, Any]]:
         return self.state.answers[len(self.state.judged) :]
 
-    def _check_enough(self) -> None:
-        if self.state.accepted >= self.num_records:
-            self.stop("num_records", f"{self.num_records:,} records were asked for, and are there.")
-
     def _note_barren(self, barren: bool) -> None:
         self.barren = self.barren + 1 if barren else 0
         if self.barren >= BARREN_ANSWERS:
-            self.stop(
+            self._end_now(
                 "no progress",
                 f"{self.barren} requests in a row gave no record that could be accepted. The samples in report.json "
                 "show what came instead; another model, brief or temperature may help.",
             )
 
-    def _note_failure(self, number: int, error: EndpointError) -> None:
-        if error.this_request_only and self.state.answers:
-            self.journal.append("failed", request=number, problem=str(error))
-            self._note_barren(True)
-            return
-        bisect.insort(self.to_send, number)
-        self.error = self.error or error
-        self.stop("error", "The server does not answer as it should.")
-
-    def _changed(self) -> None:
-        """Wake everyone who waits for something to change."""
-        self.change.set()
-        self.change = asyncio.Event()
-        self.bar.n = min(self.state.accepted, self.bar.total)
-        rejected, cost = self.state.rejected.total(), self.writer.meter.budget.cost(self.state.spent)
-        spent = f"{self.state.spent.tokens:,} tokens" if cost is None else f"cost {cost:.4f}"
-        self.bar.set_postfix_str(f"{rejected:,} rejected, {spent}, {self.in_flight} in flight", refresh=False)
-        self.bar.update(0)
-
-    async def _wait(self) -> None:
-        await self.change.wait()
+    def _end_now(self, ended: Ended, detail: str) -> None:
+        if not self.over:
+            self.end(ended, detail)
+        self.stop()
 
 
 def _request_text(prompt: Prompt, chat: bool) -> str:
     # One message of the user: the templates of many models have no place for a system message and refuse it.
     return f"{prompt.system}\n\n{prompt.user}" if chat else prompt.text
-
-
-def _bar(run: Bootstrap) -> Any:
-    from tqdm import tqdm
-
-    every = 0.5 if sys.stderr.isatty() else 10.0  # seconds
-    return tqdm(total=run.num_records, initial=run.state.accepted, unit="record", mininterval=every, dynamic_ncols=True)

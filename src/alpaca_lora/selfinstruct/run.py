@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from ..data.records import load_records
 from ..errors import ConfigError
-from ..llm.budget import Budget, Meter
+from ..llm.budget import Budget, Spending
 from ..llm.client import OPENAI, Endpoint
 from ..llm.journal import Journal
 from ..llm.local_client import LocalEndpoint
-from .generate import Bootstrap, check_budget
+from .generate import Generation, check_budget
 from .prompt import Brief
 from .summary import Summary
 
@@ -55,7 +55,7 @@ def write_records(
         problems.append("model, base_model: give one of them: a server's model, or one to run here.")
     if problems:
         raise ConfigError(problems)
-    meter = Meter(budget)
+    spending = Spending(budget)
     writer: Endpoint | LocalEndpoint | None = None
     if model is not None:
         writer = Endpoint(
@@ -65,7 +65,7 @@ def write_records(
             kind=kind,
             concurrency=concurrency,
             timeout_seconds=timeout_seconds,
-            meter=meter,
+            spending=spending,
         )
     records = load_records(seeds)
     made_from = {
@@ -77,13 +77,17 @@ def write_records(
         **{"temperature": temperature, "max_new_tokens": max_new_tokens},
     }
     with Journal(out, made_from, {"threshold": threshold}) as journal:
-        meter.spent, meter.lost = journal.state.spent, journal.state.unanswered
+        spending.spent, spending.lost = journal.state.spent, journal.state.unanswered
         if not journal.state.begun:
             chat = made_from["kind"] == "chat"
             check_budget(budget, records.records, brief, chat=chat, seed=seed, max_new_tokens=max_new_tokens)
         if writer is None:
             from ..generation.model import LocalModel  # loads torch
 
-            writer = LocalEndpoint(LocalModel.load(str(base_model), force=None), concurrency=concurrency, meter=meter)
-        bootstrap = Bootstrap(journal, records.records, brief, writer, num_records=num_records, concurrency=concurrency)
+            writer = LocalEndpoint(
+                LocalModel.load(str(base_model), force=None), concurrency=concurrency, spending=spending
+            )
+        bootstrap = Generation(
+            journal, records.records, brief, writer, num_records=num_records, concurrency=concurrency
+        )
         return bootstrap.run()
