@@ -122,13 +122,13 @@ def test_a_part_is_refused_where_others_lie_beside_it_and_the_pattern_reads_them
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (PARTS[:1], r"in 3 parts, of which 1 is there \(missing: 1, 2\)"),
-        (PARTS[:2], r"in 3 parts, of which 2 are there \(missing: 2\)"),
+        (PARTS[:1], r"in 3 parts, of which 1 is there \(missing: 00001, 00002\)"),
+        (PARTS[:2], r"in 3 parts, of which 2 are there \(missing: 00002\)"),
         (PARTS[1:2], r"in 3 parts, of which 1 is there\. "),
         (["x_2of2.jsonl"], r"in 2 parts, of which 1 is there \(missing: 1\)"),
         (
             [f"train-0000{number}-of-00003-0123456789abcde{number}.jsonl" for number in range(2)],
-            r"of which 2 are there \(missing: 2\)",
+            r"of which 2 are there \(missing: 00002\)",
         ),
     ],
 )
