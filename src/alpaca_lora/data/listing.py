@@ -159,7 +159,9 @@ def _missing_parts(found: Sequence[str | Path]) -> Iterator[str]:
     for name in found:
         path = path_of(name)
         match = _PART.fullmatch(path.name)
-        if match and path.is_file() and int(match["number"]) <= int(match["total"]) > 1:
+        # "2 of 2024" is a date: numbers of many parts are written at the same length.
+        alike = match and len(match["total"]) in (1, 2, len(match["number"])) and len(match["total"]) < 7
+        if match and alike and path.is_file() and int(match["number"]) <= int(match["total"]) > 1:
             end = ("*" if match["hash"] else "") + glob.escape(match["end"])
             pattern = f"{glob.escape(match['name'])}[0-9]*{match['of']}{match['total']}{end}"
             key = (os.path.dirname(str(name)), pattern)
