@@ -15,7 +15,8 @@ from alpaca_lora.data.encodings import decode_text
 from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
 from alpaca_lora.data.jsonreader import read_json
 from alpaca_lora.data.listing import are_sources, list_sources, path_of
-from alpaca_lora.data.rows import Record, Rows, list_keys
+from alpaca_lora.data.nearly_json import mixed
+from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
 from alpaca_lora.data.tables import csv_header, read_csv, read_parquet
 from alpaca_lora.data.wrapped import wrapping
 from alpaca_lora.errors import DataError, MissingDependencyError, a, did_you_mean
@@ -117,6 +118,8 @@ def _open_path(path: Path, source: str) -> Rows:
         return read_json(text, source)
     if suffix in (".csv", ".tsv"):
         return read_csv(text, source)
+    if problem := mixed(text, source):
+        raise DataError(problem)
     raise DataError(
         f"{source}: it begins with {text.lstrip()[:20]!r}, which is neither JSON, JSON Lines nor Parquet. "
         f"Data comes as {_FORMATS}. A CSV file needs a name that ends in .csv or .tsv."
