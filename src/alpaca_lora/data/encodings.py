@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from alpaca_lora.data.wrapped import quoted
 from alpaca_lora.errors import DataError
 
 _BYTE_ORDER_MARKS = (
@@ -235,7 +236,7 @@ def _convert(source: str, encoding: str, errors: str = "", bad: str = "") -> str
     """The command that writes a file as UTF-8; of a file that is UTF-8 otherwise, `bad` matches what is not."""
     path = Path(source).expanduser()
     out = path.with_name(f"{path.stem}.utf8{path.suffix}")
-    read = f"Path({path.as_posix()!r}).read_bytes().decode"
+    read = f"Path({quoted(path.as_posix())}).read_bytes().decode"
     how = f"{encoding!r}, {errors!r}" if errors else repr(encoding)
     modules, text = "", f"{read}({how})"
     if bad:
@@ -243,4 +244,4 @@ def _convert(source: str, encoding: str, errors: str = "", bad: str = "") -> str
         modules, text = "import re; ", f"re.sub(r'{bad}', {mend}, {read}('utf-8', 'surrogateescape'))"
     elif encoding == "cp1258":  # in which tone marks are characters of their own
         modules, text = "import unicodedata; ", f"unicodedata.normalize('NFC', {text})"
-    return f'python -c "{modules}from pathlib import Path; Path({out.as_posix()!r}).write_bytes({text}.encode())"'
+    return f'python -c "{modules}from pathlib import Path; Path({quoted(out.as_posix())}).write_bytes({text}.encode())"'
