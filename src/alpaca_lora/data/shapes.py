@@ -88,6 +88,7 @@ def _are_dicts(value: object) -> bool:
 
 
 DIALOGUES = Shape("conversations, not all of a single exchange", ONE_EXCHANGE, is_dialogue)
+_DIALOGUE_KINDS = {kind: _dialogue(kind) for kind in KINDS}
 
 
 QUESTIONS = Shape(
@@ -180,7 +181,6 @@ SHAPES = (
         "Write one object for each, with the choices in the 'instruction' and the right one as the 'output'.",
         lambda row: any(isinstance(row.get(key), (list, Mapping)) for key in ("choices", "options")),
     ),
-    *map(_dialogue, KINDS),
     DIALOGUES,
     QUESTIONS,
     Shape(
@@ -214,7 +214,8 @@ BARE = (
 
 def shape_of(row: object) -> Shape | None:
     """The first shape that a row has, if any."""
-    return next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
+    found = next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
+    return _DIALOGUE_KINDS.get(kind_of(row), found) if found is DIALOGUES and isinstance(row, Mapping) else found
 
 
 def question_columns(row: Mapping[str, Any]) -> dict[str, str | None]:
