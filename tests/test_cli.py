@@ -134,6 +134,30 @@ def test_lists_on_the_command_line(capsys):
     assert values["columns"] == {"output": "answer"}
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "{'input': 'inputs', 'notes': None}",
+        '{"input": "inputs", "notes": null}',
+        "input=inputs,notes=None",
+        "input=inputs,notes=null",
+    ],
+)
+def test_columns_are_understood_as_messages_write_them(capsys, tmp_path, columns):
+    rows = [
+        {"instruction": f"Add {n}.", "inputs": f"{n}, 3", "output": "x", "notes": "Some words. " * 9} for n in "123"
+    ]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    assert "pass columns={'input': 'inputs'}" in run(capsys, "lint", path)[2]
+    out = run(capsys, "lint", path, "--columns", columns)[1]
+    assert "3 records" in out and "unusable" not in out and "notes" not in out
+    values = yaml.safe_load(
+        run(capsys, "finetune", "--recipe", "quickstart", "--columns", columns, "--print_config")[1]
+    )
+    assert values["columns"] == {"input": "inputs", "notes": None}
+
+
 def test_lists_mappings_and_switches_as_a_shell_has_them(capsys):
     words = ["--lora-target-modules", "q_proj,v_proj", "--lora_target_modules=o_proj", "--report_to", "wandb,mlflow"]
     words += ["--columns", "instruction=ask, please,output=answer", "--columns", "input=more", "--max_steps", "none"]

@@ -193,3 +193,21 @@ def test_zeros_and_bytes_that_are_no_text():
         decode_text(b"\x00" * 40, "x")
     with pytest.raises(DataError, match="this is no text"):
         decode_text(b"\x01\x00\x00\x02\x00\x00\x00\x00\xff" * 9, "x")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("iso2022_jp", "海についての短い詩。"), ("iso2022_jp_2", "海の詩"), ("iso2022_kr", "바다에 대한 시")],
+)
+def test_mail_encodings_that_pass_for_ascii_are_told(tmp_path, encoding, text):
+    path = tmp_path / "x.csv"
+    path.write_bytes(f"instruction,output\n{text},Fine.\n".encode(encoding))
+    with pytest.raises(DataError, match="the file is encoded in iso2022_") as caught:
+        load_records(path)
+    run_advice(str(caught.value), tmp_path)
+    assert load_records(tmp_path / "x.utf8.csv").records[0].instruction == text
+
+
+def test_bytes_with_control_characters_are_no_text():
+    with pytest.raises(DataError, match="This is no text: it holds control characters"):
+        decode_text(bytes(range(1, 256)) * 9, "x")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -92,3 +94,16 @@ def test_a_row_is_no_wrapping(row):
 
 def test_a_key_without_rows_is_named():
     assert "inside the key 'rows'" in wrapping({"rows": []})
+
+
+@pytest.mark.parametrize("name", ["it's.json", "a $HOME `b`.json", 'a "b".json'])
+def test_the_command_is_right_in_a_shell_whatever_the_file_is_called(tmp_path, name):
+    if os.name == "nt":
+        pytest.skip("names and quoting of a POSIX shell")
+    (tmp_path / name).write_text(json.dumps({"data": RECORDS}), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_records(tmp_path / name)
+    command = "python -c " + str(caught.value).partition("python -c ")[2]
+    command = command.replace("python", shlex.quote(sys.executable), 1)
+    subprocess.run(["sh", "-c", command], check=True)
+    assert len(load_records(tmp_path / name.replace(".json", ".records.json"))) == len(RECORDS)

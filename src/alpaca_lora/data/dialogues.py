@@ -112,6 +112,54 @@ KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], str]]] = {
 """What conversations of a kind are (a plural), and what to do, told by one of them and the name of their source."""
 
 
+# How programs write a conversation into one text: what stands before the user's text, before the answer and after it,
+# and what shows a system text.
+_MARKERS = (
+    ("### Human:", "### Assistant:", "### Human:", "### System:"),
+    ("### Instruction:", "### Response:", "### Instruction:", "### System:"),
+    ("<|im_start|>user", "<|im_end|>\n<|im_start|>assistant", "<|im_end|>", "<|im_start|>system"),
+    ("[INST]", "[/INST]", "</s>", "<<SYS>>"),
+    ("\n\nHuman:", "\n\nAssistant:", "\n\nHuman:", "\n\nSystem:"),
+)
+
+
+def cut_texts(rows: Sequence[Any], source: str) -> str:
+    """What to do with rows of one text: the first exchange, where its markers are known."""
+    text = next(row["text"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("text"), str))
+    for user, assistant, end, system in _MARKERS:
+        if user in text and assistant in text:
+            parts = f"row['text'].partition({user!r})[2].partition({assistant!r})"
+            made = (
+                "[{'instruction': told.strip(), 'input': given.strip(), 'output': answer.strip()} for row in rows "
+                f"if {system!r} not in row['text'] for asked, _, rest in [{parts}] "
+                f"for answer in [rest.partition({end!r})[0]] for told, _, given in [asked.partition('### Input:')] "
+                "if told.strip() and answer.strip()]"
+            )
+            return f"Cut the first exchange out of each that has no system text: {write_records(made, source)}"
+    return "A record is an instruction and its answer: split each text into 'instruction', 'input' and 'output'."
+
+
+def best_replies(rows: Sequence[Any], source: str) -> str:
+    """What to do with OpenAssistant's messages: the first prompts with the replies that were ranked best."""
+    made = (
+        "[{'instruction': by[row['parent_id']]['text'], 'output': row['text']} "
+        "for by in [{row['message_id']: row for row in rows}] for row in rows if row['role'] == 'assistant' "
+        "and row.get('rank') in (0, None) and row['parent_id'] in by and not by[row['parent_id']]['parent_id']]"
+    )
+    return f"Take the first prompts with their best replies: {write_records(made, source)}"
+
+
+def best_branches(rows: Sequence[Any], source: str) -> str:
+    """The same for its trees."""
+    row = next(row for row in rows if isinstance(row, Mapping) and ("replies" in row or "prompt" in row))
+    top = "row['prompt']" if isinstance(row.get("prompt"), Mapping) else "row"
+    made = (
+        f"[{{'instruction': {top}['text'], 'output': one['text']}} for row in rows "
+        f"for one in {top}['replies'] if one.get('rank') in (0, None)]"
+    )
+    return f"Take the first prompts with their best replies: {write_records(made, source)}"
+
+
 def _turns(row: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str, Any]]]:
     """The key and the turns of a conversation; ("", ()) where there are none."""
     found = ((key, row[key]) for key in _KEYS if isinstance(row.get(key), (list, tuple)) and row[key])

@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from alpaca_lora.data.listing import path_of
+from alpaca_lora.data.wrapped import quoted
 from alpaca_lora.errors import DataError
 
 _BYTE_ORDER_MARKS = (
@@ -69,6 +70,11 @@ def decode_text(data: bytes, source: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(_not_utf8(data, error, source)) from None
+    if re.search(r"\x1b\$[@B)(]", text):  # Japanese and Korean mail: all ASCII, so that it passes for UTF-8
+        name = "iso2022_kr" if "\x1b$)C" in text else "iso2022_jp_2"
+        raise DataError(
+            f"{source}: the file is encoded in {name}, not UTF-8. Write it as UTF-8: {_convert(source, name)}"
+        )
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise DataError(f"{source}: the file is empty. Write at least one record to it, or name another file.")
@@ -106,6 +112,9 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, source: str) -> str:
     cut = error.end == len(data) and error.reason == "unexpected end of data"
     if cut and (error.end - error.start > 1 or not data[: error.start].isascii()):
         return f"{where}: the file ends inside a character; it seems to be cut short. Write or download it again."
+    head = data[:_SAMPLE_BYTES]
+    if len(re.findall(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head)) > len(head) // 50:
+        return f"{found} This is no text: it holds control characters. Save the records as JSON, JSON Lines or CSV."
     mixed = _is_damaged_utf8(data[max(0, error.start - _WINDOW_BYTES) : error.start + _WINDOW_BYTES])
     readings, clear = _readings(data, mixed)
     if readings and not mixed and _has_utf8(data, readings[0].name):
@@ -235,7 +244,7 @@ def _convert(source: str, encoding: str, errors: str = "", bad: str = "") -> str
     """The command that writes a file as UTF-8; of a file that is UTF-8 otherwise, `bad` matches what is not."""
     path = path_of(source)
     out = path.with_name(f"{path.stem}.utf8{path.suffix}")
-    read = f"Path({path.as_posix()!r}).read_bytes().decode"
+    read = f"Path({quoted(path.as_posix())}).read_bytes().decode"
     how = f"{encoding!r}, {errors!r}" if errors else repr(encoding)
     modules, text = "", f"{read}({how})"
     if bad:
@@ -243,4 +252,4 @@ def _convert(source: str, encoding: str, errors: str = "", bad: str = "") -> str
         modules, text = "import re; ", f"re.sub(r'{bad}', {mend}, {read}('utf-8', 'surrogateescape'))"
     elif encoding == "cp1258":  # in which tone marks are characters of their own
         modules, text = "import unicodedata; ", f"unicodedata.normalize('NFC', {text})"
-    return f'python -c "{modules}from pathlib import Path; Path({out.as_posix()!r}).write_bytes({text}.encode())"'
+    return f'python -c "{modules}from pathlib import Path; Path({quoted(out.as_posix())}).write_bytes({text}.encode())"'

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from alpaca_lora.data.columns import CALLED, TURN_KEYS, suggest
 from alpaca_lora.data.compared import better_and_worse, take_better, take_good, take_named, two_answers
-from alpaca_lora.data.dialogues import KINDS, ONE_EXCHANGE, is_dialogue, kind_of
+from alpaca_lora.data.dialogues import KINDS, ONE_EXCHANGE, best_branches, best_replies, cut_texts, is_dialogue, kind_of
 from alpaca_lora.data.wrapped import write_records
 
 _WRITE = "Write one object with 'instruction', 'input' and 'output' for"
@@ -45,7 +45,8 @@ def _is_question(row: Mapping[str, Any]) -> bool:
     """Something that is asked, and no key that could hold an answer."""
     names = {str(key).casefold() for key in row}
     asked = {*names} & {*CALLED["instruction"], "text", "turns"} or "instruction" in suggest(row)
-    return bool(asked) and not names & {*CALLED["output"]} and "output" not in suggest(row)
+    answered = names & {*CALLED["output"]} or "output" in suggest(row) or any("answer" in name for name in names)
+    return bool(asked) and not answered
 
 
 def _made(what: str, expression: str) -> Callable[[Sequence[Any], str], str]:
@@ -87,6 +88,7 @@ def _are_dicts(value: object) -> bool:
 
 
 DIALOGUES = Shape("conversations, not all of a single exchange", ONE_EXCHANGE, is_dialogue)
+_DIALOGUE_KINDS = {kind: _dialogue(kind) for kind in KINDS}
 
 
 QUESTIONS = Shape(
@@ -144,12 +146,12 @@ SHAPES = (
     ),
     Shape(
         "conversation trees of OpenAssistant (a message and its replies)",
-        f"{_WRITE} a prompter's message and the best reply to it.",
+        best_branches,
         lambda row: "replies" in row or (isinstance(row.get("prompt"), dict) and "message_tree_id" in row),
     ),
     Shape(
         "messages of OpenAssistant's conversation trees (a reply names its 'parent_id')",
-        f"{_WRITE} a prompter's message and the best reply to it.",
+        best_replies,
         _has("parent_id"),
     ),
     Shape(
@@ -159,15 +161,31 @@ SHAPES = (
     ),
     Shape(
         "Self-Instruct seed tasks, which keep input and output in a list, 'instances'",
-        f"{_WRITE} every instance.",
+        _made(
+            "Write a record for every instance",
+            "[{'instruction': row['instruction'], **one} for row in rows for one in row['instances']]",
+        ),
         _has("instances"),
     ),
-    *map(_dialogue, KINDS),
+    Shape(
+        "questions with a list of answers to each ('answers')",
+        _made(
+            "Take the first",
+            "[{'instruction': row['question'], 'input': row.get('context', ''), 'output': row['answers']['text'][0]} "
+            "for row in rows if row['answers']['text']]",
+        ),
+        lambda row: "question" in row and isinstance(row.get("answers"), Mapping) and "text" in row["answers"],
+    ),
+    Shape(
+        "questions with choices",
+        "Write one object for each, with the choices in the 'instruction' and the right one as the 'output'.",
+        lambda row: any(isinstance(row.get(key), (list, Mapping)) for key in ("choices", "options")),
+    ),
     DIALOGUES,
     QUESTIONS,
     Shape(
         "texts, each in a single key ('text')",
-        "A record is an instruction and its answer: split each text into 'instruction', 'input' and 'output'.",
+        cut_texts,
         lambda row: "text" in row and _is_question(row),
     ),
 )
@@ -196,7 +214,8 @@ BARE = (
 
 def shape_of(row: object) -> Shape | None:
     """The first shape that a row has, if any."""
-    return next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
+    found = next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
+    return _DIALOGUE_KINDS.get(kind_of(row), found) if found is DIALOGUES and isinstance(row, Mapping) else found
 
 
 def question_columns(row: Mapping[str, Any]) -> dict[str, str | None]:
@@ -208,7 +227,7 @@ def question_columns(row: Mapping[str, Any]) -> dict[str, str | None]:
     """
     if any(key in row for key in TURN_KEYS) and "instruction" not in row:
         return {}
-    found = suggest([key for key in row if str(key).casefold() not in CALLED["output"]])
+    found = suggest([key for key in row if str(key).casefold() not in CALLED["output"]], slips=False)
     if "instruction" not in row and "instruction" not in found and "text" in row:
         found["instruction"] = "text"
     return found

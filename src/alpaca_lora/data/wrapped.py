@@ -6,6 +6,7 @@ the command that writes them to a new one. Nothing is unwrapped by itself: what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ _DEEPEST = 3
 _TRAIN = ("train", "training", "train_sft")
 _SPLITS = {*_TRAIN, "test", "validation", "valid", "val", "dev", "eval", "test_sft"}
 _ONE_ROW = {"chosen", "rejected", "replies", "instances", "turns", "completion"}
-_FILE = "json.load(open({!r}, encoding='utf-8-sig'))"
+_FILE = "json.load(open({}, encoding='utf-8-sig'))"
 
 
 def wrapping(value: Mapping[Any, Any], source: str = "") -> str:
@@ -51,8 +52,13 @@ def write_records(expression: str, source: str, reading: str = "") -> str:
     path = path_of(name)
     out = (path if path.parent.is_dir() else Path(path.name)).with_name(f"{path.stem}.records.json").as_posix()
     modules = "import json" if reading else "import json; from alpaca_lora.data.sources import open_source"
-    read = reading.format(path.as_posix()) if reading else f"rows = open_source({name!r}).values"
-    return f"python -c \"{modules}; {read}; json.dump({expression}, open({out!r}, 'w'))\""
+    read = reading.format(quoted(path.as_posix())) if reading else f"rows = open_source({quoted(name)}).values"
+    return f"python -c \"{modules}; {read}; json.dump({expression}, open({quoted(out)}, 'w'))\""
+
+
+def quoted(text: str) -> str:
+    """A name as Python code inside a command in double quotes: what a shell or Python would read is escaped."""
+    return "'" + re.sub(r"[\\'\"$`]", lambda one: f"\\x{ord(one[0]):02x}", text) + "'"
 
 
 def _found(value: Mapping[Any, Any], at: str, depth: int) -> Iterator[tuple[str, str]]:
