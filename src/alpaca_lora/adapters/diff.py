@@ -38,6 +38,7 @@ from .shards import (
     Entry,
     Shards,
     base_folder,
+    check_new,
     new_folder,
     sha256_of,
     write_file,
@@ -63,6 +64,7 @@ def make_diff(base_model: str | Path, tuned: str | Path, out: str | Path) -> Pat
         AdapterError: the two are not of the same architecture; a tensor is named.
         ModelError: one of them cannot be read.
     """
+    check_new(out)
     base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
     _check_alike(base, after)
     tensors: dict[str, dict[str, Any]] = {}
@@ -113,6 +115,7 @@ def apply_diff(diff: str | Path, base_model: str | Path, out: str | Path) -> Pat
         AdapterError: a tensor of diff, base or result has another hash than when the difference was made; the first
             one is named and nothing is kept.
     """
+    check_new(out)
     diff = Path(diff)
     content, tensors = _read_manifest(diff)
     stored, base = _stored(diff, tensors), Shards(base_folder(base_model))

@@ -27,7 +27,7 @@ from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32,
 from .chat_template import chat_template, modelfile
 from .contract import NAME, Contract, read_contract
 from .gguf_file import gguf_package, llama_config, write_gguf
-from .shards import INDEX, Shards, new_folder
+from .shards import INDEX, Shards, check_new, new_folder
 from .store import is_adapter
 
 ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
@@ -57,6 +57,7 @@ def export_model(folder: str | Path, out: str | Path, format: ExportFormat) -> d
     """
     if format not in get_args(ExportFormat):
         raise ConfigError(f"format: {format!r} must be one of {', '.join(get_args(ExportFormat))}.")
+    check_new(out)
     folder = Path(folder)
     contract = _contract_of(folder)
     if format.startswith("gguf"):

@@ -24,7 +24,7 @@ from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config
 from ..models.lora import check_targets
 from .contract import read_contract, write_run_file
-from .shards import Shards, base_folder, is_finite, new_folder
+from .shards import Shards, base_folder, check_new, is_finite, new_folder
 from .store import WEIGHTS, describe_adapter
 
 REPORT = "extraction.json"
@@ -69,6 +69,7 @@ def extract(
 
     if r < 1:
         raise ConfigError(f"r: {r!r} must be a whole number of at least 1.")
+    check_new(out)
     base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
     chosen = _linear_modules(base.folder, targets)
     tensors: dict[str, torch.Tensor] = {}

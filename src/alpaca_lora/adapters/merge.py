@@ -31,7 +31,7 @@ from .certificate import CERTIFICATE, answers_of, check_memory, compare, referen
 from .chat_template import put_chat_template
 from .contract import Contract, read_contract, read_run_file, settle, write_run_file
 from .peft_config import CONFIG
-from .shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
+from .shards import Entry, Shards, base_folder, check_new, is_finite, new_folder, write_file, write_index
 from .store import WEIGHTS, check_adapter, named_base
 from .updates import Change, changes_to, check_mergeable
 
@@ -68,6 +68,7 @@ def merge_adapters(
             logits differ by more than rounding explains; `out` is not empty.
         ModelError: the base is quantised, a pickle, or incomplete.
     """
+    check_new(out)
     folders = [Path(adapter) for adapter in adapters]
     _check_adapters(folders)
     contracts = [read_contract(folder) for folder in folders]

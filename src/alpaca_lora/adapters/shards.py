@@ -174,6 +174,18 @@ def write_index(folder: Path, entries: Mapping[str, Entry]) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def check_new(out: str | Path) -> Path:
+    """The path of a folder to write, asked for before anything large is read.
+
+    Raises:
+        AdapterError: it is there and not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
+    return out
+
+
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
     """A folder that becomes `out` when all went well, and vanishes when anything did not; see `unfinished`.
@@ -181,12 +193,11 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     Raises:
         AdapterError: `out` is not empty, another process writes it, or it cannot be written.
     """
-    out = Path(out)
+    out = check_new(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(out) as part:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
+            check_new(out)  # again: another process may have written it meanwhile
             part.mkdir()
             yield part
             part.rename(out)  # also onto an empty folder

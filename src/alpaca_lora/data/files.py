@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -22,6 +24,8 @@ _LOCK = ".lock"
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _HALF_MADE: set[tuple[int, Path]] = set()
 """What is to be removed when this process is told to end: its number, and the file or folder."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, text: str, errors: str = "strict") -> None:
@@ -144,6 +148,20 @@ def _remove(paths: list[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def no_room(error: BaseException) -> str:
+    """Why something could not be written, where that is a lack of room; "" for any other error.
+
+    Python, torch, sqlite and the libraries written in Rust each raise their own kind.
+    """
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    told = re.search(
+        r"(no space left|file too large|disk quota exceeded|disk is full)[^\n]*", str(error), re.IGNORECASE
+    )
+    return told[0] if told else ""
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from ..selfinstruct.folder import make_folder
 from ..selfinstruct.journal import Journal
 from .asking import GO_ON, Asking, Replies, replies_of, spent_text
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
-from .respondent import Prompt, Respondent
+from .respondent import Prompt, Respondent, check_sampling
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ def answer(
     out = Path(out)
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a file of answers is JSON, and AlpacaEval goes by its name: end it in .json.")
-    if not max_new_tokens >= 1 or not temperature >= 0:
-        raise ConfigError("max_new_tokens must be at least 1, and temperature at least 0.")
+    check_sampling(temperature, max_new_tokens)
     asked = read_instructions(instructions)
     folder = out.with_suffix(".journal")
     if out.exists() and not folder.exists():

@@ -23,7 +23,7 @@ from ..inference.reply import REMEDIES, read_reply, sample_of, whole_characters
 from ..selfinstruct.journal import Journal, State, read_journal
 from .asking import Asking, Replies, replies_of
 from .pairs import Comparison, Pair
-from .respondent import Prompt, Respondent
+from .respondent import Prompt, Respondent, check_sampling
 from .verdict import read_dressed, read_exactly
 from .votes import Vote
 
@@ -144,8 +144,7 @@ def judge(comparison: Comparison, respondent: Respondent, *, temperature: float 
         EndpointError: the server does not answer, or no reply can be read. What it answered before is kept.
         RunInterrupted: SIGTERM or Ctrl-C.
     """
-    if not temperature >= 0:
-        raise ConfigError(f"temperature: {temperature!r} must be at least 0.")
+    check_sampling(temperature)
     settings = {
         **respondent.identity,
         **{"name": respondent.name, "temperature": temperature, "max_new_tokens": MAX_NEW_TOKENS},

@@ -25,6 +25,24 @@ TIMEOUT_SECONDS = 300.0
 Prompt = str | Sequence[Mapping[str, str]]
 
 
+def check_sampling(temperature: float, max_new_tokens: int = 1) -> None:
+    """Refuse what no model can answer with, before one is loaded or paid for.
+
+    Raises:
+        ConfigError: every value that is out of range.
+    """
+    problems = [
+        f"{name}: {value!r} must be {rule}."
+        for name, value, ok, rule in (
+            ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
+            ("temperature", temperature, temperature == 0 or 1e-3 <= temperature <= 1e3, "0, or from 0.001 to 1000"),
+        )
+        if not ok
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 @dataclass(frozen=True)
 class Respondent:
     """One model and how it is asked.

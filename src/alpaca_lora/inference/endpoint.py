@@ -334,8 +334,8 @@ def _check(url: str, key: str | None, kind: str, concurrency: int, timeout_secon
         problems.append("OPENAI_API_KEY (in Python: key): holds a space, a line break or a letter beyond ASCII.")
     if kind not in ("chat", "completions"):
         problems.append(f"kind: {kind!r} must be chat or completions.")
-    if concurrency < 1:
-        problems.append(f"concurrency: {concurrency!r} must be at least 1.")
+    if not 1 <= concurrency <= 1000:
+        problems.append(f"concurrency: {concurrency!r} must be from 1 to 1000.")
     if not timeout_seconds > 0:
         problems.append(f"timeout_seconds: {timeout_seconds!r} must be above 0.")
     if problems:

@@ -199,11 +199,8 @@ class Journal:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        try:
+        with self.lock, self.file:  # closed also where the disk is full, and in this order
             self.sync()
-        finally:
-            self.file.close()
-            self.lock.close()
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write a line. It outlives this process at once, and a loss of power from the next `sync` on."""
