@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError, did_you_mean
+from .textfiles import read_text_file
 
 _PATHS = ("base_model", "adapter", "output_dir", "prompt_template")
 _SWITCHES = (
@@ -250,7 +251,7 @@ def recipe_path(name: str | Path) -> Path:
     names = recipe_names()
     if name in names:
         return Path(str(resources.files(f"{__package__}.recipes") / f"{name}.yaml"))
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return Path(name)
     raise ConfigError(
         f"recipe: {str(name)!r} is neither a recipe nor a file.{did_you_mean(str(name), names)} "
@@ -280,9 +281,12 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     path = recipe_path(name)
+    text = read_text_file(path, ConfigError, "Save it as UTF-8 text.", 1 << 20)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(text, Loader)
+    except RecursionError:
+        raise ConfigError(f"recipe: {path} is nested too deep. It holds 'setting: value' lines.") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ConfigError(f"recipe: {path} is not valid YAML: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigError(f"recipe: {path} must hold 'setting: value' lines.")

@@ -7,6 +7,7 @@ for what looks like a hub id, and `datasets` is imported only when it is needed.
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,13 @@ def _open_name(name: str) -> Rows:
     if "://" in name:
         raise DataError(f"{name}: addresses are not opened; download the file first and pass its path.")
     path = Path(name).expanduser()
-    if path.exists() or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
+    if os.path.exists(path) or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
         return _open_path(path, name)
     return _open_hub(name)
 
 
 def _open_path(path: Path, source: str) -> Rows:
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(
             f"{source}: no such file (looked in {path.parent.absolute()}).{_similar_file(path)} Check the path."
         )

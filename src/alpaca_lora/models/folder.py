@@ -5,6 +5,7 @@ In: a path. Out: a few words, and what to do with it. Costs a listing of the fol
 
 from __future__ import annotations
 
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def what_is(path: str | Path) -> tuple[str, str]:
         'no such folder'
     """
     path = Path(path).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):
         return "no such folder", "Give the folder finetune wrote."
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
     for patterns, what, advice in _KINDS:

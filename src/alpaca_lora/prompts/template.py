@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import string
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -112,7 +113,7 @@ def _read(name: str) -> tuple[str, str]:
     if name in template_names():
         return (resources.files(__package__) / "templates" / f"{name}.json").read_text(encoding="utf-8"), name
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):
         return read_text_file(path, TemplateError, "Save it as UTF-8 text.", 1 << 20), name
     names = template_names()
     raise TemplateError(
