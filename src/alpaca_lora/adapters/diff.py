@@ -22,6 +22,7 @@ Memory: a few times the largest tensor. Time: that of reading, hashing (about 1 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -252,7 +253,7 @@ def _stored(diff: Path, tensors: Mapping[str, Entry]) -> Shards:
 def _read_manifest(diff: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     """What a manifest says, and the tensors it describes."""
     path = diff / MANIFEST
-    if not path.exists():
+    if not os.path.exists(path):
         raise AdapterError(f"{diff}: has no {MANIFEST}. Give the folder that `alpaca-lora diff make` wrote.")
     manifest = read_json_file(path, AdapterError, "Copy the folder again from where it was made.")
     try:

@@ -12,6 +12,7 @@ What a template cannot say (a system message, earlier turns) is refused where th
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -94,7 +95,7 @@ def _contract_of(folder: Path) -> Contract:
             f"{folder}: is an adapter, not a whole model. Merge it first (alpaca-lora merge {folder} OUT), then "
             "export OUT."
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise AdapterError(f"{folder}: no such folder. Give the folder merge or a full fine-tuning wrote.")
     resolve_base(str(folder))
     contract = read_contract(folder)

@@ -29,7 +29,7 @@ from ..training.checkpoint import versions
 from .card import merged_card
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .chat_template import put_chat_template
-from .contract import Contract, read_contract, read_run_file, settle, write_run_file
+from .contract import Contract, read_contract, read_run_file, run_file_in_use, settle, write_run_file
 from .peft_config import CONFIG
 from .shards import Entry, Shards, base_folder, check_new, is_finite, new_folder, write_file, write_index
 from .store import WEIGHTS, check_adapter, named_base
@@ -122,7 +122,8 @@ def _data_of(folders: list[Path]) -> dict[str, Any]:
     run = (read_run_file(folders[0]) or {}) if len(folders) == 1 else {}
     if "data" not in run:
         return {}
-    return {"data": run["data"], "config": {"columns": run.get("config", {}).get("columns")}}
+    with run_file_in_use(folders[0]):
+        return {"data": run["data"], "config": {"columns": run.get("config", {}).get("columns")}}
 
 
 def _check_adapters(folders: list[Path]) -> None:

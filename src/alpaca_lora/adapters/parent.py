@@ -19,7 +19,7 @@ from ..errors import AdapterError, ConfigError
 from ..models.fingerprint import computes
 from ..models.load import load_tokenizer, processes
 from ..prompts import Template
-from .contract import NAME, Contract, read_contract, read_run_file, settle
+from .contract import Contract, read_contract, read_run_file, run_file_in_use, settle
 from .peft_config import CONFIG, CONTINUED, PLAIN_INITS
 from .store import WEIGHTS, check_adapter, load_adapter, named_base, read_adapter
 
@@ -112,14 +112,10 @@ def continue_from(config: FinetuneConfig) -> tuple[FinetuneConfig, Parent]:
     if contract is not None:
         kept["prompt_template"] = contract.load_template().name
         kept["base_model"] = config.base_model or contract.base_model
-    try:
+    with run_file_in_use(folder):
         data = content["data"]["fingerprint"] if "data" in content else None
         described = {"path": str(folder), "sha256": sha256_of_file(folder / WEIGHTS), "data": data}
         described["parent"] = _described(content.get("parent"))
-    except (TypeError, KeyError) as error:
-        raise AdapterError(
-            f"{folder / NAME}: damaged: {error!r}. Copy the folder again from where it was made."
-        ) from error
     config = replace(config, **kept)
     processes().print(
         f"Going on from {folder}: base {config.base_model!r}, template {config.prompt_template!r}, rank "

@@ -93,9 +93,9 @@ def _listed(entry: str | Path) -> list[str | Path]:
     path = path_of(name)
     if isinstance(entry, str) and ("://" in name or name.lstrip()[0] in "[{"):
         return [entry]
-    if path.is_dir():
+    if os.path.isdir(path):
         return [entry] if any((path / mark).is_file() for mark in SAVED) else _of_folder(path, entry)
-    if not path.exists() and glob.has_magic(name):
+    if not os.path.exists(path) and glob.has_magic(name):
         matches = sorted(match for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
         if not matches:
             folder = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
@@ -141,7 +141,7 @@ def _advice(entry: str | Path, names: list[str], held_out: list[str]) -> str:
 
 def _identity(name: str | Path) -> str:
     path = path_of(name)
-    return os.path.realpath(path) if path.exists() else str(name)
+    return os.path.realpath(path) if os.path.exists(path) else str(name)
 
 
 def _check_copies(found: Sequence[str | Path]) -> None:

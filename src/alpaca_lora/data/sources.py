@@ -7,6 +7,7 @@ for what looks like a hub id, and `datasets` is imported only when it is needed.
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from alpaca_lora.data.filetypes import HEAD_BYTES, foreign_bytes, foreign_text, 
 from alpaca_lora.data.jsonreader import read_json
 from alpaca_lora.data.listing import are_sources, list_sources, path_of
 from alpaca_lora.data.nearly_json import mixed
-from alpaca_lora.data.rows import Record, Rows, list_keys, wrapping
+from alpaca_lora.data.rows import Record, Rows, list_keys
 from alpaca_lora.data.tables import csv_header, read_csv, read_parquet
 from alpaca_lora.data.wrapped import wrapping
 from alpaca_lora.errors import DataError, MissingDependencyError, a, did_you_mean
@@ -80,13 +81,13 @@ def _open_name(name: str) -> Rows:
     if "://" in name:
         raise DataError(f"{name}: addresses are not opened; download the file first and pass its path.")
     path = path_of(name)
-    if path.exists() or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
+    if os.path.exists(path) or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
         return _open_path(path, name)
     return _open_hub(name)
 
 
 def _open_path(path: Path, source: str) -> Rows:
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(
             f"{source}: no such file (looked in {path.parent.absolute()}).{_similar_file(path)} Check the path."
         )

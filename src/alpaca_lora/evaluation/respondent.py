@@ -96,16 +96,21 @@ class Respondent:
     @cached_property
     def origin(self) -> dict[str, Any]:
         """For an adapter of this library or what was made from one: its contract's hash, and what it learned from."""
-        run = self._run_file()
+        if self.base_url:
+            return {}
+        from ..adapters.contract import read_run_file, run_file_in_use
+
+        run = read_run_file(self.model) or {}
         found: dict[str, Any] = {}
-        if "contract" in run:
-            found["contract"] = sha256_of_json(run["contract"])
-        if isinstance(run.get("data"), dict):
-            found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint", "seal")}
-            if several := run["data"].get("sources"):
-                found["training_data"]["sources"] = [one["source"] for one in several]
-            if columns := run.get("config", {}).get("columns"):
-                found["training_data"]["columns"] = columns
+        with run_file_in_use(self.model):
+            if "contract" in run:
+                found["contract"] = sha256_of_json(run["contract"])
+            if isinstance(run.get("data"), dict):
+                found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint", "seal")}
+                if several := run["data"].get("sources"):
+                    found["training_data"]["sources"] = [one["source"] for one in several]
+                if columns := run.get("config", {}).get("columns"):
+                    found["training_data"]["columns"] = columns
         return found
 
     @cached_property
@@ -171,13 +176,6 @@ class Respondent:
     @cached_property
     def _template(self) -> Template:
         return Template.load(self.prompt_template or "alpaca") if self.base_url else self._local.encoder.template
-
-    def _run_file(self) -> dict[str, Any]:
-        if self.base_url:
-            return {}
-        from ..adapters.contract import read_run_file
-
-        return read_run_file(self.model) or {}
 
     def _weights(self) -> dict[str, Any]:
         """Hashes that tell an adapter from one trained anew in its folder."""
