@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config import shown
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
 from .fingerprint import check_weights
@@ -36,8 +37,9 @@ def resolve_base(base_model: str) -> str:
     if not os.path.exists(path):
         # A hub id may look like a path; one whose first part is a folder here is taken for a mistyped path.
         beside = path.parent != Path(".") and os.path.isdir(path.parent)
-        if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1 or beside:
-            raise ModelError(f"base_model: no such folder: {base_model!r}. Give a folder, a hub id, or 'demo'.")
+        long = len(base_model) > 255
+        if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1 or beside or long:
+            raise ModelError(f"base_model: no such folder: {shown(base_model)}. Give a folder, a hub id, or 'demo'.")
         return base_model
     if (path / "adapter_config.json").exists():
         raise ModelError(
