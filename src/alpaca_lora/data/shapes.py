@@ -136,7 +136,7 @@ SHAPES = (
     ),
     Shape(
         "rows of the hub's data viewer, each inside the key 'row'",
-        _made("Take them out", "[row['row'] for row in rows]"),
+        _made("Take them out, but for cut ones", "[row['row'] for row in rows if not row.get('truncated_cells')]"),
         lambda row: "row_idx" in row and isinstance(row.get("row"), Mapping),
     ),
     Shape(

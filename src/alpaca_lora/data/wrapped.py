@@ -71,8 +71,8 @@ def _found(value: Mapping[Any, Any], at: str, depth: int) -> Iterator[tuple[str,
         total = value.get("num_rows_total")
         part = f", {len(rows):,} of {total:,} rows" if isinstance(total, int) and total > len(rows) else ""
         yield (
-            f"this is an answer of the hub's data viewer{part} (for all, name the hub id as data)",
-            f"[one['row'] for one in {at}['rows']]",
+            f"this is an answer of the hub's data viewer{part} (for all, name its hub id; cut rows are left out)",
+            f"[one['row'] for one in {at}['rows'] if not one.get('truncated_cells')]",
         )
     elif isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         yield (
