@@ -56,6 +56,11 @@ ONE = Record("Hi", "", "Ho")
             [ONE],
         ),
         ({"conversation": said(U, A)}, "conversations under a key that is not read", [ONE]),
+        ({"Conversations": said(U, A)}, "conversations under a key that is not read", [ONE]),
+        ({"id": 7, "items": said("human: Hi", "gpt: Ho", names=("from", "value"))}, "a key that is not read", [ONE]),
+        ({"messages": said("User: Hi", "Bot: Ho")}, "other names for the speakers or their texts", [ONE]),
+        ({"messages": said(U, A, names=("role", "text"))}, "other names for the speakers or their texts", [ONE]),
+        ({"messages": json.dumps(said(U, A))}, "conversations written as JSON inside a text", [ONE]),
         ({"messages": said(U)}, "conversations in which only the user speaks", "questions"),
     ],
 )

@@ -24,7 +24,9 @@ def messages(*texts):
     [
         ({"conversations": turns(4)}, "conversations of several turns", "row['conversations'][:2]"),
         ({"conversation": [{"Q": "a", "A": "b"}]}, "conversations, not all of a single", "split each into one record"),
-        ({"row_idx": 1, "row": GOOD}, "rows of the hub's data viewer", "rows = [row['row'] for row in rows]"),
+        ({"row_idx": 1, "row": GOOD}, "rows with the record inside a key", "rows = [row['row'] for row in rows if not"),
+        ({"id": 1, "data": {"question": "a", "answer": "b"}}, "rows with the record inside a key", "[row['data'] for"),
+        ({"prompt": "Sort.", "code": "def sort(x): ..."}, "instructions or questions without answers", "'code' is the"),
         ({"instruction": "Hi", "completions": [{"response": "a"}]}, "instructions with several rated", "best answer"),
         ({"instruction": "Hi", "output": ["a", "b"]}, "instructions with a list of answers", "row['output'][0]"),
         ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "preference pairs", "'output': 'chosen', 'rejected': None}"),

@@ -36,10 +36,13 @@ OTHER = [{"instruction": "Held out.", "input": "", "output": "Yes"}]
         (
             {
                 "features": [{"feature_idx": 0, "name": "instruction"}],
-                "rows": [{"row_idx": n, "row": row, "truncated_cells": []} for n, row in enumerate(RECORDS)],
+                "rows": [
+                    *({"row_idx": n, "row": row, "truncated_cells": []} for n, row in enumerate(RECORDS)),
+                    {"row_idx": 3, "row": {**OTHER[0], "output": "Ye"}, "truncated_cells": ["output"]},
+                ],
                 "num_rows_total": 90,
             },
-            "an answer of the hub's data viewer, 3 of 90 rows",
+            "an answer of the hub's data viewer, 4 of 90 rows",
         ),
         (
             {"columns": [*RECORDS[0]], "index": [0, 1, 2], "data": [[*row.values()] for row in RECORDS]},

@@ -119,7 +119,8 @@ def suggest(keys: Iterable[object], given: Columns | None = None, slips: bool = 
     for field in ("output", "instruction", "input"):
         if field not in fixed and field not in found:
             likely = (field, misspelt(field, tuple(names)) if slips else field, *CALLED[field])
-            key = next((names[name] for name in likely if name in names and names[name] not in taken), None)
+            others = taken - {"input"} if field == "instruction" and "input" not in found else taken
+            key = next((names[name] for name in likely if name in names and names[name] not in others), None)
             if key is not None:
                 found[field] = key
                 taken.add(key)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alpaca_lora.data.columns import CALLED, TURN_KEYS, suggest
-from alpaca_lora.data.compared import better_and_worse, take_better, take_good, take_named, two_answers
+from alpaca_lora.data.columns import CALLED, TURN_KEYS, list_keys, suggest
+from alpaca_lora.data.compared import best_rated, better_and_worse, take_better, take_good, take_named, two_answers
 from alpaca_lora.data.dialogues import KINDS, ONE_EXCHANGE, best_branches, best_replies, cut_texts, is_dialogue, kind_of
-from alpaca_lora.data.wrapped import write_records
+from alpaca_lora.data.wrapped import is_record, write_records
 
 _WRITE = "Write one object with 'instruction', 'input' and 'output' for"
 
@@ -73,14 +73,27 @@ def _take_lists(rows: Sequence[Any], source: str) -> str:
     return "A record is an object: write each list as one, with the keys 'instruction', 'input' and 'output'."
 
 
-def _best_rated(rows: Sequence[Any], source: str) -> str:
-    row = next(row for row in rows if isinstance(row, Mapping) and _are_dicts(row.get("completions")))
-    prompt, first = suggest(row).get("instruction") or "instruction", row["completions"][0]
-    if prompt not in row or not {"response", "overall_score"} <= {*first}:
-        return f"{_WRITE} the best answer of each row."
-    best = "max(row['completions'], key=lambda one: float(one['overall_score']))['response']"
-    made = f"[{{'instruction': row[{prompt!r}], 'output': {best}}} for row in rows if row['completions']]"
-    return f"Take the one with the highest score: {write_records(made, source)}"
+def _inner(row: Mapping[str, Any]) -> str:
+    """The key that holds the record of a row, such as `row` in what the hub's data viewer answers."""
+    found = (str(key) for key, value in row.items() if isinstance(value, Mapping) and is_record(value))
+    return "" if is_record(row) else next(found, "")
+
+
+def _take_out(rows: Sequence[Any], source: str) -> str:
+    key = next(_inner(row) for row in rows if isinstance(row, Mapping) and _inner(row))
+    made = f"[row[{key!r}] for row in rows if not row.get('truncated_cells')]"  # texts that the hub's viewer cut
+    return f"Take them out: {write_records(made, source)}"
+
+
+def _to_answer(rows: Sequence[Any], source: str) -> str:
+    row = next((row for row in rows if isinstance(row, Mapping) and QUESTIONS.matches(row)), {})
+    asked = suggest(row)
+    texts = [key for key, value in row.items() if isinstance(value, str) and " " in value.strip()]
+    others = [key for key in texts if key not in (*asked.values(), "instruction", "input", "text")]
+    how = "To have a model answer them: alpaca-lora answer MODEL FILE OUT.json. To train, give data with an 'output'"
+    if not others:
+        return f"{how}."
+    return f"{how}, or if one of {list_keys(others)} is the answer, pass columns={ {**asked, 'output': '<its name>'} }."
 
 
 def _are_dicts(value: object) -> bool:
@@ -93,7 +106,7 @@ _DIALOGUE_KINDS = {kind: _dialogue(kind) for kind in KINDS}
 
 QUESTIONS = Shape(
     "instructions or questions without answers",
-    "To have a model answer them: alpaca-lora answer MODEL FILE OUT.json. To train, give data with an 'output'.",
+    _to_answer,
     lambda row: _is_question(row) and [*map(str.casefold, map(str, row))] != ["text"],
 )
 SHAPES = (
@@ -126,18 +139,22 @@ SHAPES = (
     ),
     Shape(
         "instructions with several rated answers to each ('completions')",
-        _best_rated,
+        best_rated,
         lambda row: _are_dicts(row.get("completions")),
     ),
     Shape(
         "instructions with a list of answers to each ('output')",
         _made("Take one of them; where the first is the best", "[{**row, 'output': row['output'][0]} for row in rows]"),
-        lambda row: isinstance(row.get("output"), list) and isinstance((row["output"] or [0])[0], str),
+        lambda row: (
+            isinstance(row.get("output"), list)
+            and isinstance((row["output"] or [0])[0], str)
+            and isinstance(row.get("instruction"), str)
+        ),
     ),
     Shape(
-        "rows of the hub's data viewer, each inside the key 'row'",
-        _made("Take them out", "[row['row'] for row in rows]"),
-        lambda row: "row_idx" in row and isinstance(row.get("row"), Mapping),
+        "rows with the record inside a key of theirs",
+        _take_out,
+        lambda row: bool(_inner(row)),
     ),
     Shape(
         "answers marked good or bad ('prompt', 'completion', 'label')",
