@@ -258,7 +258,7 @@ def test_an_unknown_recipe():
     ("content", "message"),
     [
         (b"a: [1", "mine.yaml is not valid YAML"),
-        (b"a: \xff", "mine.yaml is not valid YAML"),
+        (b"a: \xff", "mine.yaml: damaged: not UTF-8 text .byte 3."),
         (b"- base_model", "mine.yaml must hold 'setting: value' lines."),
         (b"", "mine.yaml must hold 'setting: value' lines."),
         (b"on: 1\nbase_model: demo\ndata: seeds\noutput_dir: out\n", "True is not a setting."),
