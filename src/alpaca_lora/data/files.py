@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,6 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from ..errors import DataError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a file system says that takes no more: it is full, a quota is used up, a file is too large for it."""
 _LOCK = ".lock"
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _HALF_MADE: set[tuple[int, Path]] = set()
@@ -75,6 +80,15 @@ def unfinished(out: Path, wait: bool = False) -> Iterator[Path]:
             lock.close()
             with suppress(OSError):  # another process has taken it already
                 folder.rmdir()
+
+
+@contextmanager
+def explained(path: Path, advice: str) -> Iterator[None]:
+    """Raise DataError, with the file's name and `advice`, where it cannot be written: a full disk, say."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}. {advice}") from error
 
 
 def locked(path: Path, wait: bool = False) -> IO[bytes]:

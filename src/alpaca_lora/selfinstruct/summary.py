@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.files import write_atomically
+from ..data.files import explained, write_atomically
 from ..inference.meter import Budget, Usage
 from ..inference.reply import whole_characters
-from .journal import State
+from .journal import GO_ON, State
 
 NAME = "report.json"
 ALPACA_RECORDS = 52_000
@@ -99,7 +99,9 @@ class Summary:
         """Write report.json, with the samples of what was rejected."""
         content: dict[str, Any] = {**asdict(self), "samples": samples}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(Path(self.folder) / NAME, whole_characters(text))
+        path = Path(self.folder) / NAME
+        with explained(path, GO_ON):
+            write_atomically(path, whole_characters(text))
 
     def __str__(self) -> str:
         candidates = self.accepted + sum(self.rejected.values())

@@ -15,7 +15,6 @@ Cost: one pass over the files (about 1 GB/s a rank; the ranks share the files), 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..data.files import sha256_of_file, sha256_of_json, sync_folder, write_atomically
+from ..data.files import FULL, sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..errors import TrainingError
 from ..models.load import processes
 from .history import read_history
@@ -195,7 +194,8 @@ def full_disk_explained(output_dir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch, safetensors and Python each have their own for a full disk
-        full = "no space left" in str(error).lower() or getattr(error, "errno", None) == errno.ENOSPC
+        said = str(error).lower()
+        full = getattr(error, "errno", None) in FULL or any(os.strerror(number).lower() in said for number in FULL)
         if not full and "PytorchStreamWriter failed" not in str(error):
             raise
         kept = newest_name(output_dir / "checkpoints")
