@@ -21,6 +21,7 @@ from ..errors import DataError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What a file system says that takes no more: it is full, a quota is used up, a file is too large for it."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _LOCK = ".lock"
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _HALF_MADE: set[tuple[int, Path]] = set()
@@ -94,13 +95,15 @@ def explained(path: Path, advice: str) -> Iterator[None]:
 def locked(path: Path, wait: bool = False) -> IO[bytes]:
     """Open a file to append to it, and keep it from other processes until it is closed, or this process ends.
 
+    Where a file system knows no locks, it is only opened, with a warning.
+
     Raises:
         BlockingIOError: another process has it, and `wait` is not set.
     """
     while True:
         file = path.open("ab")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _lock(file, path, wait)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file
@@ -108,6 +111,17 @@ def locked(path: Path, wait: bool = False) -> IO[bytes]:
             file.close()
             raise
         file.close()  # who had it has moved or removed it
+
+
+def _lock(file: IO[bytes], path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{path.parent}: its file system knows no locks. Let only one process at a time write there.", stacklevel=4
+        )
 
 
 @contextmanager
