@@ -167,6 +167,8 @@ class Endpoint:
             sent |= {name: value for name, value in sampling.items() if name not in self._left_out}
             try:
                 completion = await self._attempt(body, sent, worst, note)
+            except AlpacaLoraError:  # ours, such as a journal on a full disk
+                raise
             except openai.APIStatusError as error:
                 if error.status_code in (400, 422) and self._gives_way(error, sent):
                     wait = 0

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.files import write_atomically
+from ..data.files import explained, write_atomically
 from ..errors import counted
 from ..inference.meter import Budget, Usage
 from ..inference.reply import whole_characters
-from .journal import State
+from .journal import GO_ON, State
 
 NAME = "report.json"
 ALPACA_RECORDS = 52_000
@@ -100,7 +100,9 @@ class Summary:
         """Write report.json, with the samples of what was rejected."""
         content: dict[str, Any] = {**asdict(self), "samples": samples}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(Path(self.folder) / NAME, whole_characters(text))
+        path = Path(self.folder) / NAME
+        with explained(path, GO_ON):
+            write_atomically(path, whole_characters(text))
 
     def __str__(self) -> str:
         candidates = self.accepted + sum(self.rejected.values())
