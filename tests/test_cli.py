@@ -134,6 +134,30 @@ def test_lists_on_the_command_line(capsys):
     assert values["columns"] == {"output": "answer"}
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "{'input': 'inputs', 'notes': None}",
+        '{"input": "inputs", "notes": null}',
+        "input=inputs,notes=None",
+        "input=inputs,notes=null",
+    ],
+)
+def test_columns_are_understood_as_messages_write_them(capsys, tmp_path, columns):
+    rows = [
+        {"instruction": f"Add {n}.", "inputs": f"{n}, 3", "output": "x", "notes": "Some words. " * 9} for n in "123"
+    ]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    assert "pass columns={'input': 'inputs'}" in run(capsys, "lint", path)[2]
+    out = run(capsys, "lint", path, "--columns", columns)[1]
+    assert "3 records" in out and "unusable" not in out and "notes" not in out
+    values = yaml.safe_load(
+        run(capsys, "finetune", "--recipe", "quickstart", "--columns", columns, "--print_config")[1]
+    )
+    assert values["columns"] == {"input": "inputs", "notes": None}
+
+
 def test_lists_mappings_and_switches_as_a_shell_has_them(capsys):
     words = ["--lora-target-modules", "q_proj,v_proj", "--lora_target_modules=o_proj", "--report_to", "wandb,mlflow"]
     words += ["--columns", "instruction=ask, please,output=answer", "--columns", "input=more", "--max_steps", "none"]
@@ -156,6 +180,62 @@ def test_a_wrong_option_names_the_nearest(capsys):
     code, out, err = run(capsys, "finetune", "--base_modell", "demo")
     assert (code, out) == (2, "")
     assert "unrecognized arguments: --base_modell demo. Did you mean 'base_model'?" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["merge", "x"], "merge: OUT is missing. See alpaca-lora merge --help."),
+        (["diff", "make", "x"], "diff make: TUNED and OUT are missing. See alpaca-lora diff make --help."),
+        (["genrate", "x"], "'genrate' is no command. Did you mean 'generate'? Choose from: finetune, merge, diff, "),
+        (["diff"], "diff: give one of: make, apply, verify."),
+        (["finetune", "--lora_r", "9" * 5_000], "lora_r: the number has more digits than any that could be meant."),
+        (["finetune", "--columns", "{a: " * 5_000], "{a: {a: {a: {a: {a: ... is nested too deep."),
+        (["finetune", "--data", "[" * 5_000], "[[[[[[[[[[[[[[[[[[[[... is nested too deep."),
+    ],
+)
+def test_what_is_missing_or_unknown_is_one_sentence(capsys, words, said):
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {said}")
+    assert "Traceback" not in err
+
+
+def test_null_leaves_a_column_out(capsys):
+    words = ["--columns", "label=null,notes=None,output=answer", "--columns.input=null"]
+    values = yaml.safe_load(run(capsys, "finetune", *words, "--print_config")[1])
+    assert values["columns"] == {"label": None, "notes": None, "output": "answer", "input": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["generate", "nowhere", "Hi", "--temperature", -1, "--top_p", 0],
+            "2 problems:\n  - temperature: -1.0 must be",
+        ),
+        (["generate", "nowhere", "Hi", "--num_beams", 10**9], "num_beams: 1000000000 must be from 1 to 64."),
+        (["generate", "nowhere", " \n"], "instruction: is empty. Say what to do."),
+        (["chat", "nowhere", "--max_new_tokens", 0], "max_new_tokens: 0 must be at least 1."),
+        (["serve", "nowhere", "--max_rows", 0], "max_rows: 0 must be at least 1."),
+        (
+            ["answer", "nowhere", "probe", "x.json", "--temperature", "1e9"],
+            "temperature: 1000000000.0 must be 0, or from",
+        ),
+        (["merge", "nowhere", "."], ".: exists and is not an empty folder; name a new one."),
+        (["extract", "nowhere", "nothing", "."], ".: exists and is not an empty folder"),
+        (["export", "nowhere", ".", "--format", "ollama"], ".: exists and is not an empty folder"),
+        (["diff", "make", "nowhere", "nothing", "."], ".: exists and is not an empty folder"),
+        (["diff", "apply", "nowhere", "nothing", "."], ".: exists and is not an empty folder"),
+        (["generate", "x" * 5_000, "Hi"], f"base_model: no such folder: '{'x' * 299}... Give a folder"),
+    ],
+)
+def test_what_can_be_known_is_said_before_a_model_is_looked_for(capsys, tmp_path, monkeypatch, words, said):
+    """There is no model of that name: whoever looked for it would say so."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "something").touch()
+    code, _, err = run(capsys, *words)
+    assert code == 1 and err.startswith(f"alpaca-lora: {said}")
 
 
 def test_a_settings_file_that_is_not_utf8_is_named(capsys, tmp_path):
@@ -193,7 +273,7 @@ def test_a_value_of_the_wrong_kind(capsys, option, value, words):
 def test_missing_settings(capsys):
     code, _, err = run(capsys, "finetune", "--base_model", "demo")
     assert code == 2
-    assert "required" in err and "output_dir" in err
+    assert "finetune: --data and --output_dir are missing. See alpaca-lora finetune --help." in err
 
 
 def test_wrong_settings_are_one_message(capsys, tmp_path):
@@ -301,8 +381,8 @@ def test_diff_and_extract(capsys, finished, short_base, tmp_path):
     ("arguments", "code", "words"),
     [
         (["generate", "/nowhere", "Hi"], 1, "no such folder: '/nowhere'"),
-        (["generate", "/nowhere", "Hi", "--temperature", "-1"], 1, "no such folder"),
-        (["generate", "/nowhere"], 2, "generate.instruction"),
+        (["generate", "/nowhere", "Hi", "--temperature", "-1"], 1, "temperature: -1.0 must be 0"),
+        (["generate", "/nowhere"], 2, "generate: INSTRUCTION is missing."),
         (["generate", "/nowhere", "Hi", "--temperatur", "1"], 2, "Did you mean 'temperature'?"),
         (["finetune", "--max_length", "512"], 2, "--max_length 512. Here it is 'cutoff_len', see docs/migrating.md."),
         (
@@ -310,10 +390,10 @@ def test_diff_and_extract(capsys, finished, short_base, tmp_path):
             1,
             "/nowhere: is not an adapter folder (no adapter_config.json): no such folder.",
         ),
-        (["diff"], 2, "{make,apply,verify}"),
+        (["diff"], 2, "diff: give one of: make, apply, verify."),
         (["diff", "apply", "/nowhere", "b", "c"], 1, "/nowhere: has no diff.json. Give the folder that"),
-        (["merg", "a", "b"], 2, "'extract', 'export', 'generate', 'self-instruct', 'chat', 'serve', "),
-        ([], 2, "{finetune,merge,diff,extract,export, ...}"),
+        (["merg", "a", "b"], 2, "'merg' is no command. Did you mean 'merge'?"),
+        ([], 2, "alpaca-lora: give one of: finetune, merge, "),
     ],
 )
 def test_mistakes(capsys, arguments, code, words):

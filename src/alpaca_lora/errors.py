@@ -23,7 +23,8 @@ class ConfigError(AlpacaLoraError, ValueError):
     """A setting is wrong. `problems` lists every problem found, not only the first."""
 
     def __init__(self, problems: str | list[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        listed = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [one if len(one) <= 2_000 else f"{one[:500]} [...] {one[-500:]}" for one in listed]
         if len(self.problems) == 1:
             message = self.problems[0]
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -16,8 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from .errors import DataError
 from .textfiles import read_json_file as read_json_file
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a file system says that takes no more: it is full, a quota is used up, a file is too large for it."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _LOCK = ".lock"
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _HALF_MADE: set[tuple[int, Path]] = set()
@@ -79,8 +85,19 @@ def unfinished(out: Path, wait: bool = False) -> Iterator[Path]:
                 folder.rmdir()
 
 
+@contextmanager
+def explained(path: Path, advice: str) -> Iterator[None]:
+    """Raise DataError, with the file's name and `advice`, where it cannot be written: a full disk, say."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}. {advice}") from error
+
+
 def locked(path: Path, wait: bool = False) -> IO[bytes]:
     """Open a file to append to it, and keep it from other processes until it is closed, or this process ends.
+
+    Where a file system knows no locks, it is only opened, with a warning.
 
     Raises:
         BlockingIOError: another process has it, and `wait` is not set.
@@ -88,7 +105,7 @@ def locked(path: Path, wait: bool = False) -> IO[bytes]:
     while True:
         file = path.open("ab")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _lock(file, path, wait)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file
@@ -96,6 +113,17 @@ def locked(path: Path, wait: bool = False) -> IO[bytes]:
             file.close()
             raise
         file.close()  # who had it has moved or removed it
+
+
+def _lock(file: IO[bytes], path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{path.parent}: its file system knows no locks. Let only one process at a time write there.", stacklevel=4
+        )
 
 
 @contextmanager
@@ -144,6 +172,20 @@ def _remove(paths: list[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def no_room(error: BaseException) -> str:
+    """Why something could not be written, where that is a lack of room; "" for any other error.
+
+    Python, torch, sqlite and the libraries written in Rust each raise their own kind.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    told = re.search(
+        r"(no space left|file too large|disk quota exceeded|disk is full)[^\n]*", str(error), re.IGNORECASE
+    )
+    return told[0] if told else ""
 
 
 def sync_folder(folder: Path) -> None:

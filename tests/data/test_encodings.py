@@ -193,3 +193,37 @@ def test_zeros_and_bytes_that_are_no_text():
         decode_text(b"\x00" * 40, "x")
     with pytest.raises(DataError, match="this is no text"):
         decode_text(b"\x01\x00\x00\x02\x00\x00\x00\x00\xff" * 9, "x")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("iso2022_jp", "海についての短い詩。"), ("iso2022_jp_2", "海の詩"), ("iso2022_kr", "바다에 대한 시")],
+)
+def test_mail_encodings_that_pass_for_ascii_are_told(tmp_path, encoding, text):
+    path = tmp_path / "x.csv"
+    path.write_bytes(f"instruction,output\n{text},Fine.\n".encode(encoding))
+    with pytest.raises(DataError, match="the file is encoded in iso2022_") as caught:
+        load_records(path)
+    run_advice(str(caught.value), tmp_path)
+    assert load_records(tmp_path / "x.utf8.csv").records[0].instruction == text
+
+
+def test_bytes_with_control_characters_are_no_text():
+    with pytest.raises(DataError, match="This is no text: it holds control characters"):
+        decode_text(bytes(range(1, 256)) * 9, "x")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk"])
+@pytest.mark.parametrize("before", ["word " * 9000, "déjà vu " * 9000, "我们白天看到的天空是蓝色的。" * 900])
+def test_a_long_text_is_looked_at_where_it_is_not_utf8(tmp_path, encoding, before):
+    text = " ".join(FRENCH if encoding == "cp1252" else CHINESE)
+    path = tmp_path / "x.txt"
+    path.write_bytes(before.encode() + b"\n" + text.encode(encoding))
+    with pytest.raises(DataError, match=rf"here {'gb18030' if encoding == 'gbk' else encoding},") as caught:
+        decode_text(path.read_bytes(), "x.txt")
+    run_advice(str(caught.value), tmp_path)
+    assert (tmp_path / "x.utf8.txt").read_text(encoding="utf-8") == before + "\n" + text
+    one_line = before.replace("\n", " ").encode() + b" " + "Où est l’été, là-bas ?".encode("cp1252")
+    with pytest.raises(DataError) as caught:
+        decode_text(one_line, "x.txt")
+    assert re.search(r"^  cp1252 .*Où est l’été|^  cp1252 .* là-bas", str(caught.value), re.MULTILINE)

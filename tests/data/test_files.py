@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -72,6 +74,19 @@ def test_a_lock_is_on_the_file_that_is_there(tmp_path):
     waiting.join(60)
     with got[0]:
         assert os.path.samestat(os.fstat(got[0].fileno()), path.stat())
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="its file system knows no locks. Let only one process at a time write there."):
+        write_atomically(tmp_path / "file", "text")
+    with pytest.warns(UserWarning, match="knows no locks"), unfinished(tmp_path / "out") as part:
+        part.touch()
+        part.rename(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
 
 
 def test_a_second_maker_waits_for_the_first(tmp_path):

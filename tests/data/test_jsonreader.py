@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def test_unicode_line_separators_stay_inside_strings():
         # among other things
         (f"[\n<<<<<<< HEAD\n{A},\n=======\n{A},\n>>>>>>> new\n{A}]", r"x, line 2: this is a conflict marker of git"),
         (f"{A}\n<<<<<<< HEAD\n{A}\n=======\n{A}\n>>>>>>> new\n", r"x, line 2: this is a conflict marker of git"),
-        (f"[{A}]\n\ufeff[{A}]", r"x, line 2: a byte-order mark stands here, .*Pass the files .* or a pattern\.$"),
+        (f"[{A}]\n\ufeff[{A}]", r"x, line 2: a byte-order mark stands here, .*Pass the files .* or a pattern"),
         (f'{A}\n{{"a": "c\nhello"}}\n', r"x, line 2, column 7: Unterminated string"),
         ("[" * 200_000, r"x, record 1 \(line 1\): the value is nested too deep"),
         ('{"a":' * 200_000, r"x, record 1 \(line 1\): the value is nested too deep"),
@@ -156,6 +157,40 @@ def test_the_command_that_a_message_ends_with_makes_records(tmp_path, text, mess
         load_records(path)
     subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
     assert load_records(tmp_path / "my rows.mended.json").records == [Record("a", "", "it's")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[A]\n[B,\nA]", "line 2, column 1: text follows the closing ']'"),
+        ("[A][B] [A]", "text follows the closing ']'"),
+        ("[A]\n\ufeff[B, A]", "line 2: a byte-order mark stands here"),
+        ("AB\nA\n", "line 1, column .* follows the object"),
+    ],
+)
+def test_joined_files_are_put_together_by_the_command(tmp_path, text, message):
+    rows = {
+        "A": {"instruction": "} {, ] [", "output": 'a \\ "}{'},
+        "B": {"instruction": "b", "output": "c", "n": [[1]]},
+    }
+    text = "".join(json.dumps(rows[one]) if one in rows else one for one in text)
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as caught:
+        load_records(path)
+    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
+    found = load_records(tmp_path / "x.mended.json").records
+    assert found == [Record(row["instruction"], "", row["output"]) for row in (rows["A"], rows["B"], rows["A"])]
+
+
+def test_objects_over_several_lines_are_put_together_by_the_command(tmp_path):
+    path = tmp_path / "x.jsonl"
+    rows = [{"instruction": f"{number} }}\n{{", "output": "b", "n": {"a": {}}} for number in range(3)]
+    path.write_text("\n".join(json.dumps(row, indent=1) for row in rows))
+    with pytest.raises(DataError, match="expected one JSON object a line") as caught:
+        load_records(path)
+    subprocess.run([sys.executable, "-c", re.search(r'python -c "(.*)"$', str(caught.value))[1]], check=True)
+    assert [*load_records(tmp_path / "x.mended.json").records] == [Record(row["instruction"], "", "b") for row in rows]
 
 
 def test_comments_and_commas_inside_strings_stay(tmp_path):

@@ -122,13 +122,14 @@ def test_a_part_is_refused_where_others_lie_beside_it_and_the_pattern_reads_them
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (PARTS[:1], r"in 3 parts, of which 1 is there \(missing: 1, 2\)"),
-        (PARTS[:2], r"in 3 parts, of which 2 are there \(missing: 2\)"),
+        (PARTS[:1], r"in 3 parts, of which 1 is there \(missing: 00001, 00002\)"),
+        (PARTS[:2], r"in 3 parts, of which 2 are there \(missing: 00002\)"),
         (PARTS[1:2], r"in 3 parts, of which 1 is there\. "),
+        (["x part 2 of 12.jsonl"], r"in 12 parts, of which 1 is there\. "),
         (["x_2of2.jsonl"], r"in 2 parts, of which 1 is there \(missing: 1\)"),
         (
             [f"train-0000{number}-of-00003-0123456789abcde{number}.jsonl" for number in range(2)],
-            r"of which 2 are there \(missing: 2\)",
+            r"of which 2 are there \(missing: 00002\)",
         ),
     ],
 )
@@ -143,7 +144,7 @@ def test_missing_parts_are_told(tmp_path, names, said):
 
 
 def test_what_is_whole_or_no_part_is_silent(tmp_path):
-    for name in [*PARTS, "train-00000-of-00001-0123456789abcdef.jsonl", "best-9-of-5.jsonl", "prof-2.jsonl"]:
+    for name in [*PARTS, "train-00000-of-00001-0123456789abcdef.jsonl", "best-9-of-5.jsonl", "2 of 2024.jsonl"]:
         write(tmp_path / name, name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -18,8 +18,11 @@ def rows(count=40, **fields):
 
 @pytest.mark.parametrize(
     ("field", "word"),
-    [("input", word) for word in ("NaN", "nan", "NULL", "null", "#N/A", "<NA>", "None", "NA", "N/A", " nan\n", "\\N")]
-    + [("output", word) for word in ("nan", "NaN", "NULL", "#N/A", "<NA>")]
+    [
+        ("input", word)
+        for word in ("NaN", "nan", "NULL", "null", "#N/A", "<NA>", "None", "NA", "N/A", " nan\n", "\\N", "#REF!")
+    ]
+    + [("output", word) for word in ("nan", "NaN", "NULL", "#N/A", "<NA>", "#DIV/0!")]
     + [("instruction", "nan")],
 )
 def test_words_for_a_missing_value_are_told_and_kept(field, word):

@@ -132,6 +132,8 @@ def test_an_input_with_a_slip_is_advised_as_the_input(typo):
         (("INSTRUCTION", "outputs"), "INSTRUCTION", {"instruction": "INSTRUCTION", "output": "outputs"}),
         ((" instruction", "output"), " instruction", {"instruction": " instruction"}),
         (("inputs", "targets"), "", {"instruction": "inputs", "output": "targets"}),
+        (("input", "output"), "", {"instruction": "input"}),
+        (("input", "output", "prompt"), "", {"instruction": "prompt"}),
         (("human", "gpt"), "", {"instruction": "human", "output": "gpt"}),
         (("instruction", "output_1"), "", {"output": "<its name here>"}),
     ],
@@ -145,6 +147,9 @@ def test_missing_keys_are_found_under_slips_and_other_cases(keys, near, columns)
     assert message.endswith(f"pass columns={columns}.".replace("'<", "<").replace(">'", ">"))
     if "<" not in message:
         texts = {field: row.get(columns.get(field, field), "") for field in FIELDS}
+        texts["input"] = (
+            "" if columns["instruction" if "instruction" in columns else "output"] == "input" else texts["input"]
+        )
         assert RowReader(columns).read(row) == Record(**texts)
 
 

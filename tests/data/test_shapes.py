@@ -24,16 +24,24 @@ def messages(*texts):
     [
         ({"conversations": turns(4)}, "conversations of several turns", "row['conversations'][:2]"),
         ({"conversation": [{"Q": "a", "A": "b"}]}, "conversations, not all of a single", "split each into one record"),
-        ({"row_idx": 1, "row": GOOD}, "rows of the hub's data viewer", "rows = [row['row'] for row in rows]"),
+        ({"row_idx": 1, "row": GOOD}, "rows with the record inside a key", "rows = [row['row'] for row in rows if not"),
+        ({"id": 1, "data": {"question": "a", "answer": "b"}}, "rows with the record inside a key", "[row['data'] for"),
+        ({"prompt": "Sort.", "code": "def sort(x): ..."}, "instructions or questions without answers", "'code' is the"),
         ({"instruction": "Hi", "completions": [{"response": "a"}]}, "instructions with several rated", "best answer"),
         ({"instruction": "Hi", "output": ["a", "b"]}, "instructions with a list of answers", "row['output'][0]"),
         ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "preference pairs", "'output': 'chosen', 'rejected': None}"),
         ({"prompt": "Hi", "completion": "a", "label": True}, "answers marked good or bad", "row['label'] in (True"),
-        ({"message_tree_id": "1", "prompt": {"text": "Hi", "replies": []}}, "conversation trees of Op", "best reply"),
-        ({"message_id": "2", "parent_id": "1", "text": "Hi"}, "messages of OpenAssistant", "best reply"),
+        (
+            {"message_tree_id": "1", "prompt": {"text": "Hi", "replies": []}},
+            "conversation trees of Op",
+            "best replies: rows = ",
+        ),
+        ({"message_id": "2", "parent_id": "1", "text": "Hi"}, "messages of OpenAssistant", "best replies: rows = "),
         ({"question_id": 81, "turns": ["a", "b"]}, "questions of MT-bench", "alpaca-lora answer MODEL"),
         ({"prompt": "Why?"}, "instructions or questions without answers", "alpaca-lora answer MODEL"),
         ({"Instruction": "Why?"}, "instructions or questions without answers", "alpaca-lora answer MODEL"),
+        ({"question": "a", "choices": ["b", "c"], "answerKey": "B"}, "questions with choices", "with the choices in"),
+        ({"question": "a", "answers": {"text": ["b"]}}, "questions with a list of answers", "['answers']['text'][0]"),
         ({"text": "Once upon a time"}, "texts, each in a single key", "split each text"),
         (
             {"instruction": "a", "output_1": "x", "output_2": "y", "preference": 1},
@@ -42,7 +50,7 @@ def messages(*texts):
         ),
         ({**GOOD, "generator": "gpt4", "dataset": "koala"}, "answers of a model to an evaluation set", "compare"),
         ({"prompt": "Hi", "instruction": "Hi", "input": "", "response": "a", "target": "b"}, "predictions", "compare"),
-        ({"id": "1", "instruction": "Hi", "instances": []}, "Self-Instruct seed tasks", "for every instance"),
+        ({"id": "1", "instruction": "Hi", "instances": []}, "Self-Instruct seed tasks", "for one in row['instances']"),
     ],
 )
 def test_files_of_another_shape_are_called_by_their_name(row, first, last):

@@ -174,6 +174,7 @@ def zipped(*names):
         ("x.json", b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n[]", "a server's answer with its headers", "the body alone"),
         ("x.md", b"| instruction | output |\n|---|:-:|\n| a | b |\n", "a table in Markdown", "Export the records"),
         ("x.json", b'const data = [{"a": 1}];', "JavaScript code", "JSON.stringify"),
+        ("x.log", b'begin\n{"instruction": "a", "output": "b"}\n', "line 1: 'begin' is no JSON", "keep these alone"),
         ("x.py", b"import json\nrows = []\n", "Python code", "json.dump"),
         ("x.json", b"data = [{'instruction': 'a'}]", "Python code", "json.dump"),
     ],

@@ -68,6 +68,15 @@ def test_an_input_under_another_name_is_refused(key):
     assert load_records(bare, columns={key: None}).records[7].input == ""
 
 
+@pytest.mark.parametrize("key", ["bad_output", "gpt4_answer", "worse_reply"])
+def test_another_answer_is_never_advised_as_the_input(key):
+    with_two = [{**row, "input": "", key: PASSAGE.format(number)} for number, row in enumerate(rows())]
+    with pytest.raises(DataError, match=f"'{key}' is not read") as caught:
+        load_records(with_two)
+    assert "'input'" not in str(caught.value)
+    assert f"columns={{'{key}': None}}" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("key", "make", "count"),
     [

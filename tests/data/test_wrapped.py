@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -34,10 +36,13 @@ OTHER = [{"instruction": "Held out.", "input": "", "output": "Yes"}]
         (
             {
                 "features": [{"feature_idx": 0, "name": "instruction"}],
-                "rows": [{"row_idx": n, "row": row, "truncated_cells": []} for n, row in enumerate(RECORDS)],
+                "rows": [
+                    *({"row_idx": n, "row": row, "truncated_cells": []} for n, row in enumerate(RECORDS)),
+                    {"row_idx": 3, "row": {**OTHER[0], "output": "Ye"}, "truncated_cells": ["output"]},
+                ],
                 "num_rows_total": 90,
             },
-            "an answer of the hub's data viewer, 3 of 90 rows",
+            "an answer of the hub's data viewer, 4 of 90 rows",
         ),
         (
             {"columns": [*RECORDS[0]], "index": [0, 1, 2], "data": [[*row.values()] for row in RECORDS]},
@@ -92,3 +97,16 @@ def test_a_row_is_no_wrapping(row):
 
 def test_a_key_without_rows_is_named():
     assert "inside the key 'rows'" in wrapping({"rows": []})
+
+
+@pytest.mark.parametrize("name", ["it's.json", "a $HOME `b`.json", 'a "b".json'])
+def test_the_command_is_right_in_a_shell_whatever_the_file_is_called(tmp_path, name):
+    if os.name == "nt":
+        pytest.skip("names and quoting of a POSIX shell")
+    (tmp_path / name).write_text(json.dumps({"data": RECORDS}), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_records(tmp_path / name)
+    command = "python -c " + str(caught.value).partition("python -c ")[2]
+    command = command.replace("python", shlex.quote(sys.executable), 1)
+    subprocess.run(["sh", "-c", command], check=True)
+    assert len(load_records(tmp_path / name.replace(".json", ".records.json"))) == len(RECORDS)

@@ -130,7 +130,7 @@ def test_nothing_can_be_answered(short_base, instructions, tmp_path):
     [
         ("m.txt", {}, "end it in .json"),
         ("taken.json", {}, "taken.json: is there already"),
-        ("m.json", {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ("m.json", {"max_new_tokens": 0}, "max_new_tokens: 0 must be at least 1"),
         ("m.json", {"max_cost": 1.0}, "max_cost: 1.0 needs price_in and price_out"),
     ],
 )

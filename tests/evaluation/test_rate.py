@@ -317,6 +317,20 @@ def test_20_raters_at_once_and_a_kill_lose_nothing(tmp_path):
             assert len(found) - len(own) <= 1  # stored, and the server killed before it could say so
 
 
+def test_two_servers_may_share_one_file(tmp_path):
+    comparison = compared(tmp_path, 8)
+    with serving(comparison) as (one, _), serving(comparison) as (two, _):
+        for rater, urls in (("ann", (one, two)), ("bob", (two, one))):
+            number, given = post(one, "/join", rater=rater)[1]["number"], 0
+            while number is not None:
+                sent = {"rater": rater, "number": number, "choice": "tie"}
+                number = post(urls[given % 2], "/rate", **sent)[1]["number"]
+                given += 1
+            assert given == 8
+    found = read_ratings(comparison.folder)
+    assert len(found.votes) == 16 and found.raters == ["ann", "bob"]
+
+
 @pytest.mark.parametrize(
     ("path", "content", "expected"),
     [

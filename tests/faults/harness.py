@@ -74,17 +74,33 @@ class Zygote:
             ranks: Processes.
             fsdp: Let them shard.
         """
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdout
         self.log.write_text("", encoding="utf-8")
-        request = {"argv": argv, "log": str(self.log), "ranks": ranks, "fsdp": fsdp, "port": free_port()}
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        pids, started = json.loads(self.process.stdout.readline()), time.monotonic()
+        pids, started = self._start(argv, ranks=ranks, fsdp=fsdp, port=free_port(), apart=False), time.monotonic()
         over = threading.Event()
         if after is not None:
             threading.Thread(target=_send, args=(pids[-1], number, after, over), daemon=True).start()
         codes = json.loads(self.process.stdout.readline())
         over.set()
         return Ended(codes[-1], self.log.read_text(encoding="utf-8"), time.monotonic() - started)
+
+    def twice(self, argv: list[str]) -> list[Ended]:
+        """The same command, started twice at the same moment; the one with the lower exit code first."""
+        logs = [Path(f"{self.log}.{number}") for number in range(2)]
+        for log in logs:
+            log.unlink(missing_ok=True)
+        self._start(argv, ranks=2, fsdp=False, port=0, apart=True)
+        assert self.process.stdout
+        codes = json.loads(self.process.stdout.readline())
+        both = [Ended(code, log.read_text(encoding="utf-8"), 0) for code, log in zip(codes, logs, strict=True)]
+        return sorted(both, key=lambda ended: ended.code)
+
+    def _start(self, argv: list[str], **how: Any) -> list[int]:
+        """The pids of a command's processes."""
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"argv": argv, "log": str(self.log), **how}), file=self.process.stdin, flush=True)
+        pids: list[int] = json.loads(self.process.stdout.readline())
+        return pids
 
     def close(self) -> None:
         """End the process."""

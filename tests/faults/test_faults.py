@@ -13,6 +13,8 @@ import pytest
 from harness import arguments, curve, kill_until_done, same_run, steps_done, zygote
 from safetensors.torch import load_file
 
+from alpaca_lora.runs.history import read_history
+
 
 @pytest.fixture(scope="module")
 def runs():
@@ -111,6 +113,38 @@ def test_out_of_memory_for_a_single_example(runs, short_base, tmp_path):
     ended = run.run(["--oom_above", "20", *arguments(short_base, tmp_path / "out", val_set_size=0)])
     assert ended.code == 1
     assert "alone, " in ended.printed and "does not fit into memory. Lower cutoff_len" in ended.printed
+
+
+def said_once(ended, words):
+    """Whether a command ended in one message, with these words, and no traceback."""
+    assert ended.code == 1 and "Traceback" not in ended.printed, ended.printed
+    return len([line for line in ended.printed.splitlines() if words in line]) == 1
+
+
+def test_a_checkpoint_that_the_disk_does_not_take(runs, whole, short_base, tmp_path):
+    run, _ = runs
+    expected, _ = whole
+    size = (expected / "adapter_model.safetensors").stat().st_size
+    ended = run.run(["--most_bytes", str(size // 2), *arguments(short_base, tmp_path / "out")])
+    assert said_once(ended, "out is full (")
+    assert "Make room and start again." in ended.printed
+    assert not list((tmp_path / "out").glob("checkpoints/*/manifest.json"))
+    assert run.run(arguments(short_base, tmp_path / "out")).code == 0
+    assert same_run(tmp_path / "out", expected)
+
+
+def test_a_history_that_the_disk_does_not_take(runs, short_base, tmp_path):
+    run, _ = runs
+    settings = {"max_steps": 40, "save_steps": 1000, "eval_steps": 1000, "val_set_size": 0}
+    assert run.run(arguments(short_base, tmp_path / "whole", **settings)).code == 0
+    sizes = [(tmp_path / "whole" / name).stat().st_size for name in ("alpaca_lora.json", "history.jsonl")]
+    assert sizes[0] + 500 < sizes[1]
+    argv = arguments(short_base, tmp_path / "out", **settings)
+    ended = run.run(["--most_bytes", str(sizes[0] + 500), *argv])
+    assert said_once(ended, "out is full (")
+    assert 0 < len(read_history(tmp_path / "out")) < 40
+    assert run.run(argv).code == 0
+    assert same_run(tmp_path / "out", tmp_path / "whole")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small disk needs root")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -21,7 +22,8 @@ def faulty(argv: list[str]) -> list[str]:
     """Take the faults off the arguments and build them in; returns the rest."""
     while argv[0].startswith("--"):
         fault, value, *argv = argv
-        {"--nan_at": nan_at, "--oom_above": oom_above, "--held_at": held_at}[fault](int(value))
+        faults = {"--nan_at": nan_at, "--oom_above": oom_above, "--held_at": held_at, "--most_bytes": most_bytes}
+        faults[fault](int(value))
     return argv
 
 
@@ -71,6 +73,11 @@ def held_at(step: int) -> None:
     StopOnSignal.on_step_end = on_step_end  # type: ignore[method-assign]
 
 
+def most_bytes(count: int) -> None:
+    """No file takes more than so many bytes: the rest of one that is longer is refused, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
+
+
 def serve() -> None:
     """Answer requests until the input ends."""
     import peft  # noqa: F401
@@ -78,7 +85,10 @@ def serve() -> None:
     import transformers.trainer  # noqa: F401
 
     import alpaca_lora.api  # noqa: F401
+    from alpaca_lora.adapters import weight_diff as diff  # noqa: F401
+    from alpaca_lora.evaluation import answer, rate, report  # noqa: F401
     from alpaca_lora.generation import model as local  # noqa: F401
+    from alpaca_lora.selfinstruct import run as writing  # noqa: F401
     from alpaca_lora.training import finetune  # noqa: F401
 
     torch.set_num_threads(1)  # a thread pool does not survive a fork
@@ -90,7 +100,7 @@ def serve() -> None:
         while len(codes) < len(pids):
             pid, status = os.wait()
             codes[pid] = os.waitstatus_to_exitcode(status)
-            if codes[pid]:  # torchrun ends the others too
+            if codes[pid] and not request["apart"]:  # torchrun ends the others too
                 for other in set(pids) - codes.keys():
                     os.kill(other, signal.SIGKILL)
         print(json.dumps([codes[pid] for pid in pids]), flush=True)
@@ -104,10 +114,10 @@ def start(request: dict[str, Any], rank: int) -> int:
     if pid:
         return pid
     os.setsid()
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(request["log"] + (f".{rank}" if request["apart"] else ""), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if request["ranks"] > 1 or request["fsdp"]:
+    if (request["ranks"] > 1 and not request["apart"]) or request["fsdp"]:
         places = {
             "RANK": rank,
             "LOCAL_RANK": rank,

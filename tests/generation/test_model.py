@@ -144,7 +144,7 @@ def test_leaving_a_stream_early_ends_it(taught):
 def test_an_error_reaches_the_reader(tiny_llama, sentencepiece_tokenizer):
     """Here: a vocabulary that is too small for the tokenizer."""
     encoder = Encoder(sentencepiece_tokenizer, Template.load("alpaca"))
-    with pytest.raises(IndexError):
+    with pytest.raises(ModelError, match="the tokenizer gives id .*, and the model knows 50 ids only"):
         list(LocalModel(tiny_llama(50), encoder, [2]).stream("Hello"))
 
 

@@ -330,7 +330,7 @@ def test_a_full_disk_ends_a_run_at_once(tmp_path, monkeypatch):
     def extend(self, folder, first):
         raise OSError(28, "No space left")
 
-    monkeypatch.setattr(Pool, "extend", extend)
+    monkeypatch.setattr(Pool, "extend", extend)  # what it says: tests/faults/test_kills.py
     with ScriptedServer(GOOD) as server, pytest.raises(OSError, match="No space left"):
         write(server, tmp_path)
     monkeypatch.undo()

@@ -12,6 +12,7 @@ What a template cannot say (a system message, earlier turns) is refused where th
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +23,7 @@ from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError, ModelError
 from ..files import read_json_file
 from ..models.load import load_config, load_model, load_tokenizer, resolve_base
-from ..models.shards import INDEX, Shards, new_folder
+from ..models.shards import INDEX, Shards, check_new, new_folder
 from ..models.tokenizer import pad_within
 from ..runs.adapter_files import is_adapter
 from ..runs.contract import NAME, Contract, read_contract
@@ -57,6 +58,7 @@ def export_model(folder: str | Path, out: str | Path, format: ExportFormat) -> d
     """
     if format not in get_args(ExportFormat):
         raise ConfigError(f"format: {format!r} must be one of {', '.join(get_args(ExportFormat))}.")
+    check_new(out)
     folder = Path(folder)
     contract = _contract_of(folder)
     if format.startswith("gguf"):
@@ -93,7 +95,7 @@ def _contract_of(folder: Path) -> Contract:
             f"{folder}: is an adapter, not a whole model. Merge it first (alpaca-lora merge {folder} OUT), then "
             "export OUT."
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise AdapterError(f"{folder}: no such folder. Give the folder merge or a full fine-tuning wrote.")
     resolve_base(str(folder))
     contract = read_contract(folder)

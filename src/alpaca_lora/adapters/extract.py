@@ -23,7 +23,7 @@ from ..errors import AdapterError, ConfigError, counted
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config
 from ..models.lora import check_targets
-from ..models.shards import Shards, base_folder, is_finite, new_folder
+from ..models.shards import Shards, base_folder, check_new, is_finite, new_folder
 from ..runs.adapter_files import WEIGHTS, describe_adapter
 from ..runs.contract import read_contract, write_run_file
 
@@ -69,6 +69,7 @@ def extract(
 
     if r < 1:
         raise ConfigError(f"r: {r!r} must be a whole number of at least 1.")
+    check_new(out)
     base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
     chosen = _linear_modules(base.folder, targets)
     tensors: dict[str, torch.Tensor] = {}

@@ -23,11 +23,11 @@ from ..errors import AdapterError, ModelError
 from ..files import read_json_file, sha256_of_file
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config, load_tokenizer
-from ..models.shards import Entry, Shards, base_folder, is_finite, new_folder, write_file, write_index
+from ..models.shards import Entry, Shards, base_folder, check_new, is_finite, new_folder, write_file, write_index
 from ..models.tokenizer import pad_within
 from ..prompts import Template
 from ..runs.adapter_files import WEIGHTS, check_adapter, named_base
-from ..runs.contract import Contract, read_contract, read_run_file, settle, write_run_file
+from ..runs.contract import Contract, read_contract, read_run_file, run_file_in_use, settle, write_run_file
 from ..runs.model_card import merged_card
 from ..runs.peft_config import CONFIG
 from ..runs.versions import versions
@@ -68,6 +68,7 @@ def merge_adapters(
             logits differ by more than rounding explains; `out` is not empty.
         ModelError: the base is quantised, a pickle, or incomplete.
     """
+    check_new(out)
     folders = [Path(adapter) for adapter in adapters]
     _check_adapters(folders)
     contracts = [read_contract(folder) for folder in folders]
@@ -121,7 +122,8 @@ def _data_of(folders: list[Path]) -> dict[str, Any]:
     run = (read_run_file(folders[0]) or {}) if len(folders) == 1 else {}
     if "data" not in run:
         return {}
-    return {"data": run["data"], "config": {"columns": run.get("config", {}).get("columns")}}
+    with run_file_in_use(folders[0]):
+        return {"data": run["data"], "config": {"columns": run.get("config", {}).get("columns")}}
 
 
 def _check_adapters(folders: list[Path]) -> None:

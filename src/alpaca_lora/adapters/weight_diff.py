@@ -22,6 +22,7 @@ Memory: a few times the largest tensor. Time: that of reading, hashing (about 1 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ from ..models.shards import (
     Entry,
     Shards,
     base_folder,
+    check_new,
     new_folder,
     sha256_of,
     write_file,
@@ -63,6 +65,7 @@ def make_diff(base_model: str | Path, tuned: str | Path, out: str | Path) -> Pat
         AdapterError: the two are not of the same architecture; a tensor is named.
         ModelError: one of them cannot be read.
     """
+    check_new(out)
     base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
     _check_alike(base, after)
     tensors: dict[str, dict[str, Any]] = {}
@@ -113,6 +116,7 @@ def apply_diff(diff: str | Path, base_model: str | Path, out: str | Path) -> Pat
         AdapterError: a tensor of diff, base or result has another hash than when the difference was made; the first
             one is named and nothing is kept.
     """
+    check_new(out)
     diff = Path(diff)
     content, tensors = _read_manifest(diff)
     stored, base = _stored(diff, tensors), Shards(base_folder(base_model))
@@ -249,7 +253,7 @@ def _stored(diff: Path, tensors: Mapping[str, Entry]) -> Shards:
 def _read_manifest(diff: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     """What a manifest says, and the tensors it describes."""
     path = diff / MANIFEST
-    if not path.exists():
+    if not os.path.exists(path):
         raise AdapterError(f"{diff}: has no {MANIFEST}. Give the folder that `alpaca-lora diff make` wrote.")
     manifest = read_json_file(path, AdapterError, "Copy the folder again from where it was made.")
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ..generation.model import LocalModel
@@ -58,11 +58,17 @@ def generate(
         base_model: As for `load`.
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
             seed, stop.
+
+    Raises:
+        ConfigError: a value is out of range.
+        DataError: nothing is asked. Both are told before a model is loaded.
+        AdapterError, ModelError: as `load`.
     """
     from ..generation.sampling import sampling_of
 
-    loaded = _loaded(model, base_model)
-    return loaded.generate(instruction, input, sampling_of(sampling), adapter)
+    chosen = sampling_of(sampling)
+    _check_asked(instruction, input)
+    return _loaded(model, base_model).generate(instruction, input, chosen, adapter)
 
 
 def stream(
@@ -72,13 +78,17 @@ def stream(
     *,
     adapter: str | None = None,
     base_model: str | None = None,
+    prompt_template: str | None = None,
+    force: bool = False,
     **sampling: Any,
 ) -> Iterator[str]:
-    """As `generate`, in pieces as they are made."""
+    """As `generate`, in pieces as they are made; `prompt_template` and `force` as for `load`."""
     from ..generation.sampling import sampling_of
 
-    loaded = _loaded(model, base_model)
-    return loaded.stream(instruction, input, sampling_of(sampling), adapter)
+    chosen = sampling_of(sampling)
+    _check_asked(instruction, input)
+    loaded = _loaded(model, base_model, prompt_template=prompt_template, force=force)
+    return loaded.stream(instruction, input, chosen, adapter)
 
 
 def chat(
@@ -87,13 +97,18 @@ def chat(
     moderation: Moderation | None = None,
     write: Callable[..., Any] = print,
     base_model: str | None = None,
+    prompt_template: str | None = None,
+    also: Sequence[str | Path] = (),
+    force: bool = False,
     **sampling: Any,
 ) -> None:
-    """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate`."""
+    """Answer instructions typed in the terminal, each by itself, until the end of input; see `generate` and `load`."""
     from ..generation.chat import chat as talk
     from ..generation.sampling import sampling_of
 
-    talk(_loaded(model, base_model), sampling_of(sampling), moderation, write=write)
+    chosen = sampling_of(sampling)
+    loaded = _loaded(model, base_model, prompt_template=prompt_template, also=also, force=force)
+    talk(loaded, chosen, moderation, write=write)
 
 
 def serve(
@@ -153,6 +168,11 @@ def serve(
         ready=ready,
         allow_host=allow_host,
     )
+
+
+def _check_asked(instruction: str, input: str) -> None:
+    if not f"{instruction}{input}".strip():
+        raise DataError("instruction: is empty. Say what to do.")
 
 
 def _loaded(model: str | Path | LocalModel, base_model: str | None, **more: Any) -> LocalModel:

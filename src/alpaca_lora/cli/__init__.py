@@ -5,6 +5,7 @@ Options of `finetune` are the fields of `FinetuneConfig`, built by jsonargparse 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser
 
 from ..config import FinetuneConfig
 from ..errors import AlpacaLoraError, RunInterrupted
+from ..files import no_room
 from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
 from .answers import chat, generate, serve
 from .judging import answer, compare
@@ -113,6 +115,13 @@ def main(argv: list[str] | None = None) -> None:
     except AlpacaLoraError as error:
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         sys.exit(f"{PROG}{rank}: {printable(str(error))}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            sys.exit(f"{PROG}: {printable(str(error.filename))[:60]}...: the name is too long for a path. Check it.")
+        if not (reason := no_room(error)):
+            raise
+        kept = "Make room and give the same command again; what was finished before is kept."
+        sys.exit(f"{PROG}: cannot be written: {printable(reason)}. {kept}")
     except KeyboardInterrupt:
         print(f"\n{PROG}: interrupted", file=sys.stderr)
         sys.exit(130)

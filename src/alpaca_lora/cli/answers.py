@@ -44,11 +44,13 @@ def generate(
     """
     from .. import api
 
-    loaded = api.load(model, base_model=base_model, prompt_template=prompt_template, force=force)
     pieces = api.stream(
-        loaded,
+        model,
         instruction,
         input,
+        base_model=base_model,
+        prompt_template=prompt_template,
+        force=force,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -91,14 +93,14 @@ def chat(
     """
     from .. import api
 
-    loaded = api.load(model, also=paths(also), base_model=base_model, prompt_template=prompt_template, force=force)
     looks = _moderation(moderation)
+    where: dict[str, Any] = {"base_model": base_model, "prompt_template": prompt_template, "also": paths(also)}
     sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
 
     def write(text: str = "", **how: Any) -> None:
         print(printable(text), **how)
 
-    api.chat(loaded, moderation=looks, write=write, seed=seed, **sampling)
+    api.chat(model, moderation=looks, write=write, force=force, seed=seed, **where, **sampling)
 
 
 def serve(

@@ -183,6 +183,7 @@ def _mapping(name: str, values: list[str]) -> dict[str, Any]:
         if not pairs:
             raise ConfigError(f"--{name}: {value!r} has no '='. Give {forms(dict[str, str])}.")
         for key, own in pairs:
+            own = None if own in ("None", "null") else own  # as messages write it for Python, and as YAML does
             if found.setdefault(key, own) != own:
                 raise ConfigError(f"--{name}: {key} is given twice, as {found[key]!r} and as {own!r}. Leave one.")
     return found

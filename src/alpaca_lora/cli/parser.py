@@ -19,7 +19,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from .. import __version__
 from ..config import FinetuneConfig, called_here, load_recipe, recipe_names, recipe_path
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from .arguments import alternatives, canonical, forms, is_list
 from .names import PROG
 
@@ -40,6 +40,7 @@ def command_parser(
     set_loader("yaml", _load, (yaml.YAMLError,))
     about = "Stanford Alpaca as one library; every speed-up is exact."
     parser = _Parser(prog=PROG, description=about, allow_abbrev=False)
+    parser.commands = {name: list(positional) for name, (_, positional) in commands.items()}
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     places = {"": parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", help="one of:")}
     for name, (function, positional) in commands.items():
@@ -88,6 +89,7 @@ class _Parser(ArgumentParser):  # type: ignore[misc]
 
     types: Mapping[str, Any] = {}
     positionals: Sequence[str] = ()
+    commands: Mapping[str, Sequence[str]] = {}  # of all commands, what is given without an option's name
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
         if self.types and args is not None:
@@ -108,6 +110,21 @@ def _sentence(message: str, parser: Any) -> str:
     if found := re.match(r"unrecognized arguments: -+([\w-]+)|.* does not accept option '([^']+)'", message):
         near = called_here((found[1] or found[2]).replace("-", "_"), known)
         return message + ("." + near if near else "")
+    if found := re.match(r"argument \w+: invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
+        choices = re.findall(r"[\w-]+", found[2])
+        return f"{found[1][:60]!r} is no command.{did_you_mean(found[1], choices)} Choose from: {', '.join(choices)}."
+    if found := re.match(r'expected "(.*?)\.?command" to be one of', message):
+        below = [name for name in parser.commands if name.startswith(found[1])]
+        words = dict.fromkeys(name.removeprefix(found[1]).split()[0] for name in below)
+        return f"{found[1] or PROG}: give one of: {', '.join(words)}."
+    if found := re.match(r"the following arguments are required: (.*)", message):
+        command, _, _ = found[1].split(", ")[0].rpartition(".")
+        command, places = command.replace(".", " "), parser.commands.get(command.replace(".", " "), ())
+        names = [name.rpartition(".")[2] for name in found[1].split(", ")]
+        lacking = " and ".join(name.upper() if name in places else f"--{name}" for name in names)
+        return f"{command}: {lacking} {'is' if len(names) == 1 else 'are'} missing. See {PROG} {command} --help."
+    if found := re.search(r'Parser key "([\w.]+)":\s+Exceeds the limit', message):
+        return f"{found[1]}: the number has more digits than any that could be meant. Give a smaller one."
     if found := re.search(r'Parser key "([\w.]+)":.*(?:Got value|Given value): (.*)\Z', message, re.DOTALL):
         name = found[1].rpartition(".")[2]
         if name in parser.types:

@@ -105,8 +105,8 @@ CALLED: dict[str, tuple[str, ...]] = {
 """Field -> names that data sets give it, likeliest first; compared without case."""
 
 
-def suggest(keys: Iterable[object], given: Columns | None = None) -> dict[str, str | None]:
-    """The `columns` that read these keys, as far as their names tell; `given` stays as it is.
+def suggest(keys: Iterable[object], given: Columns | None = None, slips: bool = True) -> dict[str, str | None]:
+    """The `columns` that read these keys, as far as their names tell, also with `slips`; `given` stays as it is.
 
     Example:
         >>> suggest(["instruction", "context", "response", "category"])
@@ -118,8 +118,9 @@ def suggest(keys: Iterable[object], given: Columns | None = None) -> dict[str, s
     taken = {*fixed.values()}
     for field in ("output", "instruction", "input"):
         if field not in fixed and field not in found:
-            likely = (field, misspelt(field, tuple(names)), *CALLED[field])
-            key = next((names[name] for name in likely if name in names and names[name] not in taken), None)
+            likely = (field, misspelt(field, tuple(names)) if slips else field, *CALLED[field])
+            others = taken - {"input"} if field == "instruction" and "input" not in found else taken
+            key = next((names[name] for name in likely if name in names and names[name] not in others), None)
             if key is not None:
                 found[field] = key
                 taken.add(key)

@@ -107,6 +107,17 @@ def take_good(rows: Sequence[Any], source: str) -> str:
     return f"Keep the rows whose label is true: {write_records(kept, source)}"
 
 
+def best_rated(rows: Sequence[Any], source: str) -> str:
+    """What to do with rows of several rated answers, as UltraFeedback has them."""
+    row = next(row for row in rows if isinstance(row, Mapping) and row.get("completions"))
+    prompt, first = suggest(row).get("instruction") or "instruction", row["completions"][0]
+    if prompt not in row or not {"response", "overall_score"} <= {*first}:
+        return "Write one object with 'instruction', 'input' and 'output' for the best answer of each row."
+    best = "max(row['completions'], key=lambda one: float(one['overall_score']))['response']"
+    made = f"[{{'instruction': row[{prompt!r}], 'output': {best}}} for row in rows if row['completions']]"
+    return f"Take the one with the highest score: {write_records(made, source)}"
+
+
 def _first_exchange(begin: str, better: str) -> str:
     dialogue = f"({begin}row[{better!r}])" if begin else f"row[{better!r}]"
     asked = f"{dialogue}.strip().removeprefix({_HUMAN.strip()!r}).partition({_ASSISTANT!r})"

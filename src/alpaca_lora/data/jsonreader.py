@@ -74,7 +74,9 @@ def _read_array(text: str, start: int, source: str) -> Rows:
             _stop(text, at, source, f"expected ',' or ']' after record {len(rows)}, found {text[at]!r}. Correct it.")
     rest = _skip_space(text, at + 1)
     if rest < len(text):
-        _stop(text, rest, source, "text follows the closing ']'. Keep one array in the file.")
+        _stop(
+            text, rest, source, "text follows the closing ']'. Keep one array in the file. " + _join(text, rest, source)
+        )
     return Rows(rows, source, lines)
 
 
@@ -87,7 +89,12 @@ def _read_lines(text: str, start: int, source: str) -> Rows:
         row, end = _parse(text, start, source, 1, text.count("\n", 0, start) + 1)
         rest = _skip_space(text, end)
         if rest < len(text):
-            _stop(text, rest, source, "expected one JSON object a line (JSON Lines) or one array. Rewrite it so.")
+            _stop(
+                text,
+                rest,
+                source,
+                "expected one JSON object a line (JSON Lines) or one array. " + _join(text, rest, source),
+            )
         return Rows([_single(row, source)], source, [text.count("\n", 0, start) + 1])
     rows: list[Any] = []
     lines: list[int] = []
@@ -101,11 +108,7 @@ def _read_lines(text: str, start: int, source: str) -> Rows:
             row, end = _parse(content, _skip_space(content, 0), source, len(rows) + 1, number, stop >= len(stripped))
             if content[end:].strip():
                 end = _skip_space(content, end)
-                how = (
-                    rewrite(text, source, "commas")
-                    if content[end:].strip() == ","
-                    else "Remove it, or start a new line."
-                )
+                how = rewrite(text, source, "commas") if content[end:].strip() == "," else _join(text, at + end, source)
                 raise DataError(
                     f"{source}, line {number}, column {end + 1}: {content[end]!r} follows the object; JSON Lines holds "
                     f"one object a line and nothing between lines. {how}"
@@ -162,6 +165,13 @@ def _is_json(text: str) -> bool:
 def _stop(text: str, at: int, source: str, problem: str) -> NoReturn:
     line = text.count("\n", 0, at) + 1
     raise DataError(f"{source}, line {line}, column {at - text.rfind(chr(10), 0, at)}: {problem}")
+
+
+def _join(text: str, at: int, source: str) -> str:
+    """What to do where text stands after a value that should be the last."""
+    if text[at] not in "[{":
+        return "Remove it, or start a new line."
+    return rewrite(text, source, "joined" if text[at] == "{" else "joined arrays")
 
 
 def _cut_short(what: str) -> str:

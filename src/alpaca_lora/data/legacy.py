@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from functools import lru_cache
-
-import regex
+from typing import Any
 
 # The more usual first: of encodings that read the same, the first is shown.
 NAMES = {
@@ -95,10 +94,6 @@ _WIDE_ALPHABETS = (
     (((_HANGUL, 0.6), (_MARKS, 0.1)), "euc_kr", 0xB0, 0xC8, 2250, 0.3),
 )
 _OTHER_CHARACTER, _ASCII, _CAPITAL, _TWO_ACCENTS, _BROKEN_WORD = math.log(1e-6), -3.0, -2.0, -1.0, -5.0
-_CAPITAL_INSIDE = regex.compile(r"\p{Ll}\p{Lu}")
-_MIXED = r"[\p{Cyrillic}\p{Greek}\p{Hebrew}\p{Arabic}\p{Thai}]"
-_MIXED_SCRIPTS = regex.compile(rf"[a-zA-Z]{_MIXED}|{_MIXED}[a-zA-Z]")
-_ACCENTS = regex.compile(r"(?<=[^\x00-\x7f])[^\P{Latin}\x00-\x7f]")
 
 
 def likelihood(text: str) -> float:
@@ -112,9 +107,10 @@ def likelihood(text: str) -> float:
             lower = character.lower() if len(character.lower()) == 1 else character
             letters[lower] += count
             capitals += count * (lower != character)
-    broken = len(_CAPITAL_INSIDE.findall(text)) + len(_MIXED_SCRIPTS.findall(text))
+    capital_inside, mixed_scripts, two_accents = (len(pattern.findall(text)) for pattern in _patterns())
+    broken = capital_inside + mixed_scripts
     whatever_language = _ASCII * ascii_count + _CAPITAL * capitals + _BROKEN_WORD * broken
-    return whatever_language + _TWO_ACCENTS * len(_ACCENTS.findall(text)) + _best_language(letters)
+    return whatever_language + _TWO_ACCENTS * two_accents + _best_language(letters)
 
 
 def per_letter(text: str) -> float:
@@ -139,6 +135,16 @@ def _best_language(letters: Counter[str]) -> float:
             total += count * chance
         best = max(best, total)
     return best
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[Any, ...]:
+    """A capital inside a word, letters of two scripts side by side, two letters outside ASCII side by side."""
+    import regex  # slow to import, and seldom needed
+
+    other = r"[\p{Cyrillic}\p{Greek}\p{Hebrew}\p{Arabic}\p{Thai}]"
+    patterns = r"\p{Ll}\p{Lu}", rf"[a-zA-Z]{other}|{other}[a-zA-Z]", r"(?<=[^\x00-\x7f])[^\P{Latin}\x00-\x7f]"
+    return tuple(map(regex.compile, patterns))
 
 
 @lru_cache(maxsize=1)

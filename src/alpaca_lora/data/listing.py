@@ -42,6 +42,7 @@ _PART = re.compile(
     r"(?P<hash>-[0-9a-f]{16}(?=\.))?(?P<end>.*)",
     re.IGNORECASE,
 )
+_SHOWN = 8
 
 
 def path_of(name: str | Path) -> Path:
@@ -92,9 +93,9 @@ def _listed(entry: str | Path) -> list[str | Path]:
     path = path_of(name)
     if isinstance(entry, str) and ("://" in name or name.lstrip()[0] in "[{"):
         return [entry]
-    if path.is_dir():
+    if os.path.isdir(path):
         return [entry] if any((path / mark).is_file() for mark in SAVED) else _of_folder(path, entry)
-    if not path.exists() and glob.has_magic(name):
+    if not os.path.exists(path) and glob.has_magic(name):
         matches = sorted(match for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
         if not matches:
             folder = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
@@ -140,7 +141,7 @@ def _advice(entry: str | Path, names: list[str], held_out: list[str]) -> str:
 
 def _identity(name: str | Path) -> str:
     path = path_of(name)
-    return os.path.realpath(path) if path.exists() else str(name)
+    return os.path.realpath(path) if os.path.exists(path) else str(name)
 
 
 def _check_copies(found: Sequence[str | Path]) -> None:
@@ -163,18 +164,20 @@ def _check_copies(found: Sequence[str | Path]) -> None:
 def _missing_parts(found: Sequence[str | Path]) -> Iterator[str]:
     """What to say of data sets in parts, `train-00000-of-00002.parquet`, that are not whole."""
     sets: dict[tuple[str, str], list[tuple[int, str | Path]]] = {}
-    totals: dict[tuple[str, str], int] = {}
+    totals: dict[tuple[str, str], tuple[int, int]] = {}  # with the digits of a number
     for name in found:
         path = path_of(name)
         match = _PART.fullmatch(path.name)
-        if match and path.is_file() and int(match["number"]) <= int(match["total"]) > 1:
+        # "2 of 2024" is a date: numbers of many parts are written at the same length.
+        alike = match and len(match["total"]) in (1, 2, len(match["number"])) and len(match["total"]) < 7
+        if match and alike and path.is_file() and int(match["number"]) <= int(match["total"]) > 1:
             end = ("*" if match["hash"] else "") + glob.escape(match["end"])
             pattern = f"{glob.escape(match['name'])}[0-9]*{match['of']}{match['total']}{end}"
             key = (os.path.dirname(str(name)), pattern)
             sets.setdefault(key, []).append((int(match["number"]), name))
-            totals[key] = int(match["total"])
+            totals[key] = int(match["total"]), len(match["number"])
     for (folder, pattern), parts in sets.items():
-        here, total = {number for number, _ in parts}, totals[folder, pattern]
+        here, (total, digits) = {number for number, _ in parts}, totals[folder, pattern]
         named = {path_of(name).name for _, name in parts}
         beside = sorted({Path(other).name for other in glob.glob(str(path_of(glob.escape(folder)) / pattern))} - named)
         first = f"{parts[0][1]}: this is part of a data set in {total:,} parts, of which {len(parts):,}"
@@ -188,7 +191,8 @@ def _missing_parts(found: Sequence[str | Path]) -> Iterator[str]:
         if len(here) < total:
             start = 0 if 0 in here else 1 if total in here else None
             missing = [] if start is None else sorted({*range(start, start + total)} - here)
-            numbers = f" (missing: {', '.join(map(str, missing[:8]))}{', ...' if len(missing) > 8 else ''})"
+            shown = ", ".join(f"{number:0{digits}}" for number in missing[:_SHOWN])
+            numbers = f" (missing: {shown}{', ...' if len(missing) > _SHOWN else ''})"
             yield (
                 f"{first} {'is' if len(parts) == 1 else 'are'} there{numbers if missing else ''}. The records of the "
                 "others are not read. Download or copy the other parts into this folder, and pass the folder or a "

@@ -15,6 +15,11 @@ from .listing import path_of
 _QUOTED = r"\x22(?:[^\x22\x5c]|\x5c.)*\x22"  # a string; quotes and backslashes are named for a shell's sake
 _COMMENT = r"//.*|#.*|/\*[\s\S]*?\*/"
 _COMMA = rf",(?=(?:\s|{_COMMENT})*[]}}])"
+_GAP = r"[\s\ufeff]*"
+_JOINED = (
+    f"re.sub(r'({_QUOTED})|\\}}{_GAP}\\{{|\\]{_GAP}\\[', "
+    "lambda found: found[1] or ('},{' if found[0][0] == '}' else ','), TEXT)"
+)
 # How Python reads what JSON cannot be; "lines" reads a line at a time wherever the first line is a whole object.
 _PARSE = {
     "python": ("ast.literal_eval(TEXT)", "ast, json"),
@@ -26,6 +31,8 @@ _PARSE = {
     ),
     "names": ("yaml.safe_load(TEXT.replace(chr(9), ' '))", "json, yaml"),
     "commas": ("json.loads('[' + TEXT.strip().rstrip(',') + ']')", "json"),
+    "joined": (f"json.loads('[' + {_JOINED} + ']')", "json, re"),
+    "joined arrays": (f"json.loads({_JOINED})", "json, re"),
     "marks": ("json.loads(TEXT.replace(chr(65279), ''))", "json"),
     "objects": ("json.loads(TEXT)", "json"),
 }
@@ -62,7 +69,7 @@ def rewrite(text: str, source: str, kind: str) -> str:
     opened = f"open({in_command(path.as_posix())}, encoding='utf-8-sig')"
     first = text.strip().split("\n", 1)[0].rstrip(" \t\r,")
     lines = kind in ("objects", "marks") or (first[:1] == "{" and first[-1:] == "}")
-    if lines and kind not in ("breaks", "commas"):
+    if lines and kind not in ("breaks", "commas", "joined"):
         chosen = "line.lstrip().startswith('{')" if kind == "objects" else "line.strip()"
         rows = f"[{parse.replace('TEXT', 'line')} for line in {opened} if {chosen}]"
     else:
@@ -77,10 +84,10 @@ def mixed(text: str, source: str) -> str:
         return f"{source}, line {_line(text, marker.start())}: {CONFLICT}"
     if mark := re.search(r"(?:^|[\]}])\s*\ufeff", text, re.MULTILINE):
         array = text.lstrip().startswith("[")
+        how = rewrite(text, source, "joined arrays" if array else "marks")
         return (
             f"{source}, line {_line(text, mark.end())}: a byte-order mark stands here, as where files were joined. "
-            "Pass the files themselves, as a list or a pattern"
-            + ("." if array else f"; or take the marks out. {rewrite(text, source, 'marks')}")
+            f"Pass the files themselves, as a list or a pattern; or put the records together. {how}"
         )
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     others = [(number, line) for number, line in lines if not (line.startswith("{") and line.endswith("}"))]

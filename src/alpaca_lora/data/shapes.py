@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .columns import CALLED, TURN_KEYS, suggest
-from .compared import better_and_worse, take_better, take_good, take_named, two_answers
-from .dialogues import KINDS, ONE_EXCHANGE, is_dialogue, kind_of
-from .wrapped import write_records
+from .columns import CALLED, TURN_KEYS, list_keys, suggest
+from .compared import best_rated, better_and_worse, take_better, take_good, take_named, two_answers
+from .dialogues import KINDS, ONE_EXCHANGE, best_branches, best_replies, cut_texts, is_dialogue, kind_of
+from .wrapped import is_record, write_records
 
 _WRITE = "Write one object with 'instruction', 'input' and 'output' for"
 
@@ -45,7 +45,8 @@ def _is_question(row: Mapping[str, Any]) -> bool:
     """Something that is asked, and no key that could hold an answer."""
     names = {str(key).casefold() for key in row}
     asked = {*names} & {*CALLED["instruction"], "text", "turns"} or "instruction" in suggest(row)
-    return bool(asked) and not names & {*CALLED["output"]} and "output" not in suggest(row)
+    answered = names & {*CALLED["output"]} or "output" in suggest(row) or any("answer" in name for name in names)
+    return bool(asked) and not answered
 
 
 def _made(what: str, expression: str) -> Callable[[Sequence[Any], str], str]:
@@ -72,14 +73,27 @@ def _take_lists(rows: Sequence[Any], source: str) -> str:
     return "A record is an object: write each list as one, with the keys 'instruction', 'input' and 'output'."
 
 
-def _best_rated(rows: Sequence[Any], source: str) -> str:
-    row = next(row for row in rows if isinstance(row, Mapping) and _are_dicts(row.get("completions")))
-    prompt, first = suggest(row).get("instruction") or "instruction", row["completions"][0]
-    if prompt not in row or not {"response", "overall_score"} <= {*first}:
-        return f"{_WRITE} the best answer of each row."
-    best = "max(row['completions'], key=lambda one: float(one['overall_score']))['response']"
-    made = f"[{{'instruction': row[{prompt!r}], 'output': {best}}} for row in rows if row['completions']]"
-    return f"Take the one with the highest score: {write_records(made, source)}"
+def _inner(row: Mapping[str, Any]) -> str:
+    """The key that holds the record of a row, such as `row` in what the hub's data viewer answers."""
+    found = (str(key) for key, value in row.items() if isinstance(value, Mapping) and is_record(value))
+    return "" if is_record(row) else next(found, "")
+
+
+def _take_out(rows: Sequence[Any], source: str) -> str:
+    key = next(_inner(row) for row in rows if isinstance(row, Mapping) and _inner(row))
+    made = f"[row[{key!r}] for row in rows if not row.get('truncated_cells')]"  # texts that the hub's viewer cut
+    return f"Take them out: {write_records(made, source)}"
+
+
+def _to_answer(rows: Sequence[Any], source: str) -> str:
+    row = next((row for row in rows if isinstance(row, Mapping) and QUESTIONS.matches(row)), {})
+    asked = suggest(row)
+    texts = [key for key, value in row.items() if isinstance(value, str) and " " in value.strip()]
+    others = [key for key in texts if key not in (*asked.values(), "instruction", "input", "text")]
+    how = "To have a model answer them: alpaca-lora answer MODEL FILE OUT.json. To train, give data with an 'output'"
+    if not others:
+        return f"{how}."
+    return f"{how}, or if one of {list_keys(others)} is the answer, pass columns={ {**asked, 'output': '<its name>'} }."
 
 
 def _are_dicts(value: object) -> bool:
@@ -87,11 +101,12 @@ def _are_dicts(value: object) -> bool:
 
 
 DIALOGUES = Shape("conversations, not all of a single exchange", ONE_EXCHANGE, is_dialogue)
+_DIALOGUE_KINDS = {kind: _dialogue(kind) for kind in KINDS}
 
 
 QUESTIONS = Shape(
     "instructions or questions without answers",
-    "To have a model answer them: alpaca-lora answer MODEL FILE OUT.json. To train, give data with an 'output'.",
+    _to_answer,
     lambda row: _is_question(row) and [*map(str.casefold, map(str, row))] != ["text"],
 )
 SHAPES = (
@@ -124,18 +139,22 @@ SHAPES = (
     ),
     Shape(
         "instructions with several rated answers to each ('completions')",
-        _best_rated,
+        best_rated,
         lambda row: _are_dicts(row.get("completions")),
     ),
     Shape(
         "instructions with a list of answers to each ('output')",
         _made("Take one of them; where the first is the best", "[{**row, 'output': row['output'][0]} for row in rows]"),
-        lambda row: isinstance(row.get("output"), list) and isinstance((row["output"] or [0])[0], str),
+        lambda row: (
+            isinstance(row.get("output"), list)
+            and isinstance((row["output"] or [0])[0], str)
+            and isinstance(row.get("instruction"), str)
+        ),
     ),
     Shape(
-        "rows of the hub's data viewer, each inside the key 'row'",
-        _made("Take them out", "[row['row'] for row in rows]"),
-        lambda row: "row_idx" in row and isinstance(row.get("row"), Mapping),
+        "rows with the record inside a key of theirs",
+        _take_out,
+        lambda row: bool(_inner(row)),
     ),
     Shape(
         "answers marked good or bad ('prompt', 'completion', 'label')",
@@ -144,12 +163,12 @@ SHAPES = (
     ),
     Shape(
         "conversation trees of OpenAssistant (a message and its replies)",
-        f"{_WRITE} a prompter's message and the best reply to it.",
+        best_branches,
         lambda row: "replies" in row or (isinstance(row.get("prompt"), dict) and "message_tree_id" in row),
     ),
     Shape(
         "messages of OpenAssistant's conversation trees (a reply names its 'parent_id')",
-        f"{_WRITE} a prompter's message and the best reply to it.",
+        best_replies,
         _has("parent_id"),
     ),
     Shape(
@@ -159,15 +178,31 @@ SHAPES = (
     ),
     Shape(
         "Self-Instruct seed tasks, which keep input and output in a list, 'instances'",
-        f"{_WRITE} every instance.",
+        _made(
+            "Write a record for every instance",
+            "[{'instruction': row['instruction'], **one} for row in rows for one in row['instances']]",
+        ),
         _has("instances"),
     ),
-    *map(_dialogue, KINDS),
+    Shape(
+        "questions with a list of answers to each ('answers')",
+        _made(
+            "Take the first",
+            "[{'instruction': row['question'], 'input': row.get('context', ''), 'output': row['answers']['text'][0]} "
+            "for row in rows if row['answers']['text']]",
+        ),
+        lambda row: "question" in row and isinstance(row.get("answers"), Mapping) and "text" in row["answers"],
+    ),
+    Shape(
+        "questions with choices",
+        "Write one object for each, with the choices in the 'instruction' and the right one as the 'output'.",
+        lambda row: any(isinstance(row.get(key), (list, Mapping)) for key in ("choices", "options")),
+    ),
     DIALOGUES,
     QUESTIONS,
     Shape(
         "texts, each in a single key ('text')",
-        "A record is an instruction and its answer: split each text into 'instruction', 'input' and 'output'.",
+        cut_texts,
         lambda row: "text" in row and _is_question(row),
     ),
 )
@@ -196,7 +231,8 @@ BARE = (
 
 def shape_of(row: object) -> Shape | None:
     """The first shape that a row has, if any."""
-    return next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
+    found = next((shape for shape in (SHAPES if isinstance(row, Mapping) else BARE) if shape.matches(row)), None)
+    return _DIALOGUE_KINDS.get(kind_of(row), found) if found is DIALOGUES and isinstance(row, Mapping) else found
 
 
 def question_columns(row: Mapping[str, Any]) -> dict[str, str | None]:
@@ -208,7 +244,7 @@ def question_columns(row: Mapping[str, Any]) -> dict[str, str | None]:
     """
     if any(key in row for key in TURN_KEYS) and "instruction" not in row:
         return {}
-    found = suggest([key for key in row if str(key).casefold() not in CALLED["output"]])
+    found = suggest([key for key in row if str(key).casefold() not in CALLED["output"]], slips=False)
     if "instruction" not in row and "instruction" not in found and "text" in row:
         found["instruction"] = "text"
     return found

@@ -7,6 +7,7 @@ for what looks like a hub id, and `datasets` is imported only when it is needed.
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .encodings import decode_text
 from .filetypes import HEAD_BYTES, foreign_bytes, foreign_text, special
 from .jsonreader import read_json
 from .listing import are_sources, list_sources, path_of
+from .nearly_json import mixed
 from .rows import Record, Rows, list_keys
 from .tables import csv_header, read_csv, read_parquet
 from .wrapped import wrapping
@@ -79,13 +81,13 @@ def _open_name(name: str) -> Rows:
     if "://" in name:
         raise DataError(f"{name}: addresses are not opened; download the file first and pass its path.")
     path = path_of(name)
-    if path.exists() or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
+    if os.path.exists(path) or _FILE_SUFFIX.search(name) or not _HUB_ID.fullmatch(name):
         return _open_path(path, name)
     return _open_hub(name)
 
 
 def _open_path(path: Path, source: str) -> Rows:
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(
             f"{source}: no such file (looked in {path.parent.absolute()}).{_similar_file(path)} Check the path."
         )
@@ -117,6 +119,8 @@ def _open_path(path: Path, source: str) -> Rows:
         return read_json(text, source)
     if suffix in (".csv", ".tsv"):
         return read_csv(text, source)
+    if problem := mixed(text, source):
+        raise DataError(problem)
     raise DataError(
         f"{source}: it begins with {text.lstrip()[:20]!r}, which is neither JSON, JSON Lines nor Parquet. "
         f"Data comes as {_FORMATS}. A CSV file needs a name that ends in .csv or .tsv."

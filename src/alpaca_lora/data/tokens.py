@@ -259,8 +259,18 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the tokenizer's vocabulary, merges, normalisation and special ids."""
+        """Hash of the tokenizer's vocabulary, merges, normalisation and special ids.
+
+        Raises:
+            ModelError: one of its ids is far beyond the others; tokenizers would write out all between, for minutes.
+        """
         tokenizer = self.tokenizer
+        count, highest = len(tokenizer), max(tokenizer.get_vocab().values())
+        if highest > 2 * count + 1_000_000:
+            raise ModelError(
+                f"the tokenizer has {count:,} tokens, and one of them has the id {highest:,}: its tokenizer.json is "
+                "damaged. Copy it again from where it was made."
+            )
         backend = getattr(tokenizer, "backend_tokenizer", None)
         vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
         parts = [vocabulary, self.prefix_ids, self.eos_id, self.anchor]

@@ -17,6 +17,7 @@ from row to row. Costs about 1 µs for each key that is not read, and a search f
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ _SCORES |= {"reward_score", "quality_score", "overall_score", "overall_rating"}
 _WATCHED = _LEARN_IF_YES | _LEARN_IF_NO | _WEIGHTS | _SPLITS | _SCORES
 _ANSWERS = {*map(str.casefold, CALLED["output"]), "reasoning", "reasoning_content", "thinking", "thought", "rationale"}
 _ANSWERS |= {"explanation", "cot", "chain_of_thought", "reference", "references", "original_output"}
+_ANSWER = re.compile("answer|response|output|completion|reply|reject|chosen|worse|better")
 _RENDERED = {"text", "prompt"}
 _PASSAGES = {name.casefold() for name in CALLED["input"]}
 _YES_NO = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
@@ -184,7 +186,9 @@ class UnreadKeys:
         alone = not seen.beside_input and len(seen.text) * 100 >= self._total * _LEAST_PERCENT
         if folded in _ANSWERS or not (passage or alone):
             return UnreadKey(key, "warn", seen.text, "text of its own", f"Put it into the texts, or {out}.")
-        if seen.beside_input or "input" in given:
+        if _ANSWER.search(folded) and not passage:
+            remedy = f"It seems to be another answer: {out}."
+        elif seen.beside_input or "input" in given:
             remedy = f"Join it with the input, or {out}."
         else:
             remedy = f"Pass columns={suggest([], {**given, 'input': key})}, or {out}."

@@ -29,6 +29,7 @@ class Unusable:
         self._first: dict[str, tuple[int, RowProblem]] = {}
         self._counts: Counter[str] = Counter()
         self._shapes: Counter[Shape] = Counter()
+        self._shape_of: dict[int, Shape | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._counts)
@@ -40,7 +41,7 @@ class Unusable:
         """Notes what is wrong with row `index` (from 0)."""
         self._first.setdefault(problem.kind, (index, problem))
         self._counts[problem.kind] += 1
-        shape = shape_of(self._rows.values[index])
+        shape = self._shape_of[index] = shape_of(self._rows.values[index])
         if shape and (shape is not QUESTIONS or len(self._rows.values) > 1):  # a single row may lack its answer
             self._shapes[shape] += 1
 
@@ -66,7 +67,8 @@ class Unusable:
 
     def _alike(self, shape: Shape | None) -> int:
         """How many of the rows, good ones too, have a shape or one of those that it is wider than."""
-        found = map(shape_of, self._rows.values) if shape else ()
+        seen = self._shape_of
+        found = (seen[at] if at in seen else shape_of(row) for at, row in enumerate(self._rows.values)) if shape else ()
         return sum(one is not None and shape in (one, one.wider) for one in found)
 
     def message(self, unread: Sequence[UnreadKey] = (), others: Sequence[str] = ()) -> str:

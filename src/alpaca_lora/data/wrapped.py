@@ -6,6 +6,7 @@ the command that writes them to a new one. Nothing is unwrapped by itself: what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ _DEEPEST = 3
 _TRAIN = ("train", "training", "train_sft")
 _SPLITS = {*_TRAIN, "test", "validation", "valid", "val", "dev", "eval", "test_sft"}
 _ONE_ROW = {"chosen", "rejected", "replies", "instances", "turns", "completion"}
-_FILE = "json.load(open({!r}, encoding='utf-8-sig'))"
+_FILE = "json.load(open({}, encoding='utf-8-sig'))"
 
 
 def wrapping(value: Mapping[Any, Any], source: str = "") -> str:
@@ -51,8 +52,13 @@ def write_records(expression: str, source: str, reading: str = "") -> str:
     path = path_of(name)
     out = (path if path.parent.is_dir() else Path(path.name)).with_name(f"{path.stem}.records.json").as_posix()
     modules = "import json" if reading else "import json; from alpaca_lora.data.sources import open_source"
-    read = reading.format(path.as_posix()) if reading else f"rows = open_source({name!r}).values"
-    return f"python -c \"{modules}; {read}; json.dump({expression}, open({out!r}, 'w'))\""
+    read = reading.format(quoted(path.as_posix())) if reading else f"rows = open_source({quoted(name)}).values"
+    return f"python -c \"{modules}; {read}; json.dump({expression}, open({quoted(out)}, 'w'))\""
+
+
+def quoted(text: str) -> str:
+    """A name as Python code inside a command in double quotes: what a shell or Python would read is escaped."""
+    return "'" + re.sub(r"[\\'\"$`]", lambda one: f"\\x{ord(one[0]):02x}", text) + "'"
 
 
 def _found(value: Mapping[Any, Any], at: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -66,8 +72,8 @@ def _found(value: Mapping[Any, Any], at: str, depth: int) -> Iterator[tuple[str,
         total = value.get("num_rows_total")
         part = f", {len(rows):,} of {total:,} rows" if isinstance(total, int) and total > len(rows) else ""
         yield (
-            f"this is an answer of the hub's data viewer{part} (for all, name the hub id as data)",
-            f"[one['row'] for one in {at}['rows']]",
+            f"this is an answer of the hub's data viewer{part} (for all, name its hub id; cut rows are left out)",
+            f"[one['row'] for one in {at}['rows'] if not one.get('truncated_cells')]",
         )
     elif isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         yield (
@@ -75,7 +81,7 @@ def _found(value: Mapping[Any, Any], at: str, depth: int) -> Iterator[tuple[str,
             f"[dict(zip({at}['columns'], row)) for row in {at}['data']]",
         )
     lists = [key for key, inner in value.items() if _are_dicts(inner)]
-    if len(lists) > 1 and len(likely := [key for key in lists if _is_record(value[key][0])]) > 0:
+    if len(lists) > 1 and len(likely := [key for key in lists if is_record(value[key][0])]) > 0:
         lists = likely
     if len(lists) > 1 and all(str(key).lower() in _SPLITS for key in lists):
         train = next((key for key in lists if str(key).lower() in _TRAIN), None)
@@ -101,13 +107,13 @@ def _found(value: Mapping[Any, Any], at: str, depth: int) -> Iterator[tuple[str,
         )
     inner = [one for one in value.values() if isinstance(one, dict) and one]
     if inner and len(inner) == len(value):
-        if all(one.keys() == inner[0].keys() for one in inner) and _is_record(value):
+        if all(one.keys() == inner[0].keys() for one in inner) and is_record(value):
             first = next(iter(value))
             yield (
                 "this is a dict of columns, each with its values by row (a table of pandas)",
                 f"[{{key: {at}[key][row] for key in {at}}} for row in {at}[{first!r}]]",
             )
-        if all(map(_is_record, inner)):
+        if all(map(is_record, inner)):
             yield "this is a dict of records, each under a key of its own", f"list({at}.values())"
     if depth < _DEEPEST:
         for key, one in value.items():
@@ -121,6 +127,6 @@ def _are_dicts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _is_record(row: Mapping[Any, Any]) -> bool:
+def is_record(row: Mapping[Any, Any]) -> bool:
     """Whether the keys are those of a record, under our names or others that are usual."""
     return any(key in row for key in TURN_KEYS) or {"instruction", "output"} <= {*row, *suggest(row)}

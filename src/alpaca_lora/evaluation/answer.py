@@ -17,7 +17,7 @@ from ..generation.completion import Completion
 from ..llm.folder import make_folder
 from ..llm.job import GO_ON, Questions, Replies, replies_of, spent_text
 from ..llm.journal import Journal
-from ..llm.model_ref import ModelRef, Prompt
+from ..llm.model_ref import ModelRef, Prompt, check_sampling
 from ..llm.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
 
@@ -93,8 +93,7 @@ def answer(
     out = Path(out)
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a file of answers is JSON, and AlpacaEval goes by its name: end it in .json.")
-    if not max_new_tokens >= 1 or not temperature >= 0:
-        raise ConfigError("max_new_tokens must be at least 1, and temperature at least 0.")
+    check_sampling(temperature, max_new_tokens)
     asked = read_instructions(instructions)
     folder = out.with_suffix(".journal")
     if out.exists() and not folder.exists():

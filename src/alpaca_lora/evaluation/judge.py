@@ -21,7 +21,7 @@ from ..generation.completion import Completion
 from ..llm.budget import Usage
 from ..llm.job import Questions, Replies, replies_of
 from ..llm.journal import Journal, State, read_journal
-from ..llm.model_ref import ModelRef, Prompt
+from ..llm.model_ref import ModelRef, Prompt, check_sampling
 from ..llm.reply import REMEDIES, read_reply, sample_of, whole_characters
 from .pairs import Comparison, Pair
 from .verdict import read_dressed, read_exactly
@@ -144,8 +144,7 @@ def judge(comparison: Comparison, respondent: ModelRef, *, temperature: float = 
         EndpointError: the server does not answer, or no reply can be read. What it answered before is kept.
         RunInterrupted: SIGTERM or Ctrl-C.
     """
-    if not temperature >= 0:
-        raise ConfigError(f"temperature: {temperature!r} must be at least 0.")
+    check_sampling(temperature)
     settings = {
         **respondent.identity,
         **{"name": respondent.name, "temperature": temperature, "max_new_tokens": MAX_NEW_TOKENS},

@@ -234,12 +234,19 @@ class LocalModel:
 
         Raises:
             DataError: the prompt is longer than what the model reads.
+            ModelError: it holds an id that the model does not know; a GPU would be of no use after such a one.
         """
         voice = self.voice(adapter)
         positions = getattr(self.model.config, "max_position_embeddings", None) or 2**31
         if not 0 < len(prompt) < positions:
             raise TooLong(
                 f"the prompt has {len(prompt)} tokens; the model reads from 1 to {positions - 1}. Shorten it."
+            )
+        rows = self.model.get_input_embeddings().num_embeddings
+        if max(prompt) >= rows:
+            raise ModelError(
+                f"the tokenizer gives id {max(prompt)}, and the model knows {rows} ids only. Use the tokenizer that "
+                "belongs to the model."
             )
         limit = min(sampling.max_new_tokens, positions - len(prompt))
         text = GrowingText(voice.encoder, sampling.stop) if growing or sampling.stop else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 import warnings
@@ -49,7 +50,7 @@ def voice_at(
 ) -> Voice:
     """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
     contract, adapter = read_contract(path), is_adapter(path)
-    if (Path(path) / "tokenizer_config.json").exists():
+    if os.path.exists(Path(path) / "tokenizer_config.json"):
         source = str(path) if adapter else base
     elif contract and (Path(path) / MANIFEST).exists():  # a run's checkpoint, which holds no tokenizer
         source = resolve_base(contract.base_model)

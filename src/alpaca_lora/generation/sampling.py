@@ -45,7 +45,7 @@ class Sampling:
                 ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
                 ("top_k", self.top_k >= 0, "at least 0"),
                 ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100"),
-                ("num_beams", self.num_beams >= 1, "at least 1"),
+                ("num_beams", 1 <= self.num_beams <= 64, "from 1 to 64"),
                 ("seed", self.seed is None or 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1"),
                 ("stop", all(self.stop) and not isinstance(self.stop, str), "texts of at least one character"),
             )

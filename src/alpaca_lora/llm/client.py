@@ -167,6 +167,8 @@ class Endpoint:
             sent |= {name: value for name, value in sampling.items() if name not in self._left_out}
             try:
                 completion = await self._attempt(body, sent, worst, note)
+            except AlpacaLoraError:  # ours, such as a journal on a full disk
+                raise
             except openai.APIStatusError as error:
                 if error.status_code in (400, 422) and self._gives_way(error, sent):
                     wait = 0
@@ -334,8 +336,8 @@ def _check(url: str, key: str | None, kind: str, concurrency: int, timeout_secon
         problems.append("OPENAI_API_KEY (in Python: key): holds a space, a line break or a letter beyond ASCII.")
     if kind not in ("chat", "completions"):
         problems.append(f"kind: {kind!r} must be chat or completions.")
-    if concurrency < 1:
-        problems.append(f"concurrency: {concurrency!r} must be at least 1.")
+    if not 1 <= concurrency <= 1000:
+        problems.append(f"concurrency: {concurrency!r} must be from 1 to 1000.")
     if not timeout_seconds > 0:
         problems.append(f"timeout_seconds: {timeout_seconds!r} must be above 0.")
     if problems:

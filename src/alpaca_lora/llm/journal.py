@@ -37,12 +37,13 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import ConfigError, DataError
-from ..files import locked, sync_folder, write_atomically
+from ..files import explained, locked, sync_folder, write_atomically
 from ..generation.completion import Completion
 from ..textfiles import parse_json, read_whole_file
 from .budget import Usage
@@ -50,6 +51,7 @@ from .folder import make_folder
 
 NAME = "journal.jsonl"
 VERSION = 1
+GO_ON = "Make room; the same command goes on from here."
 _HASHED = {
     "instructions": "the file of instructions",
     "seeds": "the file of seeds",
@@ -198,30 +200,35 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        try:
-            self.sync()
-        finally:
-            self.file.close()
-            self.lock.close()
+    def __exit__(self, kind: type[BaseException] | None = None, *error: Any) -> None:
+        told = suppress(DataError) if kind else nullcontext()  # of a full disk
+        with self.lock, told, explained(self.path, GO_ON), self.file:
+            os.fsync(self.file.fileno())
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write a line. It outlives this process at once, and a loss of power from the next `sync` on."""
+        """Write a line. It outlives this process at once, and a loss of power from the next `sync` on.
+
+        Raises:
+            DataError: it cannot be written; what there is of it is cut off by the next process.
+        """
         line = {"line": kind, **fields, "time": round(time.time(), 3)}
-        self.file.write(_text(line))
-        self.file.flush()
+        with explained(self.path, GO_ON):
+            self.file.write(_text(line))
+            self.file.flush()
         self.state.take(line)
 
     def sync(self) -> None:
         """Have what was written on the disk."""
-        os.fsync(self.file.fileno())
+        with explained(self.path, GO_ON):
+            os.fsync(self.file.fileno())
 
     def _open(self, settings: dict[str, Any], filters: dict[str, Any]) -> tuple[IO[str], State]:
         state, whole = _read(self.path) if self.path.exists() else (State(), 0)
         before = (state.head.get("settings"), state.head.get("filters"))
         if not state.begun and before != (settings, filters):
             head = {"line": "run", "version": VERSION, "settings": settings, "filters": filters, "time": time.time()}
-            write_atomically(self.path, _text(head))
+            with explained(self.path, GO_ON):
+                write_atomically(self.path, _text(head))
             state, whole = _read(self.path)
         _check(self.path.parent, state.head, settings, filters, "file" if self.named_file else "folder")
         size = self.path.stat().st_size
@@ -252,7 +259,8 @@ def rejudge(folder: str | Path, filters: Mapping[str, Any], judge: Callable[[dic
             lines.append({"line": "judged", **judge(line), "time": round(time.time(), 3)})
     if torn := path.stat().st_size - whole:
         lines.append({"line": "torn", "bytes": torn, "time": round(time.time(), 3)})
-    write_atomically(path, "".join(map(_text, lines)))
+    with explained(path, GO_ON):
+        write_atomically(path, "".join(map(_text, lines)))
     return read_journal(folder)
 
 

@@ -26,6 +26,24 @@ TIMEOUT_SECONDS = 300.0
 Prompt = str | Sequence[Mapping[str, str]]
 
 
+def check_sampling(temperature: float, max_new_tokens: int = 1) -> None:
+    """Refuse what no model can answer with, before one is loaded or paid for.
+
+    Raises:
+        ConfigError: every value that is out of range.
+    """
+    problems = [
+        f"{name}: {value!r} must be {rule}."
+        for name, value, ok, rule in (
+            ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
+            ("temperature", temperature, temperature == 0 or 1e-3 <= temperature <= 1e3, "0, or from 0.001 to 1000"),
+        )
+        if not ok
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 class Writer(Protocol):
     """What writes the answers: an `Endpoint` or a `LocalEndpoint`."""
 
@@ -99,16 +117,21 @@ class ModelRef:
     @cached_property
     def origin(self) -> dict[str, Any]:
         """For an adapter of this library or what was made from one: its contract's hash, and what it learned from."""
-        run = self._run_file()
+        if self.base_url:
+            return {}
+        from ..runs.contract import read_run_file, run_file_in_use
+
+        run = read_run_file(self.model) or {}
         found: dict[str, Any] = {}
-        if "contract" in run:
-            found["contract"] = sha256_of_json(run["contract"])
-        if isinstance(run.get("data"), dict):
-            found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint", "seal")}
-            if several := run["data"].get("sources"):
-                found["training_data"]["sources"] = [one["source"] for one in several]
-            if columns := run.get("config", {}).get("columns"):
-                found["training_data"]["columns"] = columns
+        with run_file_in_use(self.model):
+            if "contract" in run:
+                found["contract"] = sha256_of_json(run["contract"])
+            if isinstance(run.get("data"), dict):
+                found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint", "seal")}
+                if several := run["data"].get("sources"):
+                    found["training_data"]["sources"] = [one["source"] for one in several]
+                if columns := run.get("config", {}).get("columns"):
+                    found["training_data"]["columns"] = columns
         return found
 
     @cached_property
@@ -174,13 +197,6 @@ class ModelRef:
     @cached_property
     def _template(self) -> Template:
         return Template.load(self.prompt_template or "alpaca") if self.base_url else self._local.encoder.template
-
-    def _run_file(self) -> dict[str, Any]:
-        if self.base_url:
-            return {}
-        from ..runs.contract import read_run_file
-
-        return read_run_file(self.model) or {}
 
     def _weights(self) -> dict[str, Any]:
         """Hashes that tell an adapter from one trained anew in its folder."""

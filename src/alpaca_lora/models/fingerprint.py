@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -94,7 +95,7 @@ def check_weights(folder: str | Path) -> None:
     """
     for name, keys in ((RUN_FILE, ("weights",)), (CERTIFICATE, ("merged", "fingerprint"))):
         path = Path(folder) / name
-        recorded: Any = read_json_file(path, ModelError) if path.exists() else {}
+        recorded: Any = read_json_file(path, ModelError) if os.path.exists(path) else {}
         for key in keys:
             recorded = recorded.get(key) if isinstance(recorded, dict) else recorded
         if recorded is not None and not (isinstance(recorded, str) and same_base(recorded, fingerprint(str(folder)))):

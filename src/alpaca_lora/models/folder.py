@@ -81,7 +81,7 @@ def what_is(path: str | Path) -> tuple[str, str]:
         'no such folder'
     """
     path = Path(os.path.expanduser(path))
-    if not path.exists():
+    if not os.path.exists(path):
         return "no such folder", "Give the folder finetune wrote."
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
     for patterns, what, advice in _KINDS:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config import shown
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
 from .distributed import processes
@@ -34,11 +35,12 @@ def resolve_base(base_model: str) -> str:
     if base_model == "demo":
         return demo_model()
     path = Path(os.path.expanduser(base_model))  # which leaves a name alone that begins with ~ and names no user
-    if not path.exists():
+    if not os.path.exists(path):
         # A hub id may look like a path; one whose first part is a folder here is taken for a mistyped path.
-        beside = path.parent != Path(".") and path.parent.is_dir()
-        if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1 or beside:
-            raise ModelError(f"base_model: no such folder: {base_model!r}. Give a folder, a hub id, or 'demo'.")
+        beside = path.parent != Path(".") and os.path.isdir(path.parent)
+        long = len(base_model) > 255
+        if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1 or beside or long:
+            raise ModelError(f"base_model: no such folder: {shown(base_model)}. Give a folder, a hub id, or 'demo'.")
         return base_model
     if (path / "adapter_config.json").exists():
         raise ModelError(
@@ -182,7 +184,7 @@ def _check_generation_config(base_model: str) -> None:
     from transformers import GenerationConfig
 
     name = "generation_config.json"
-    if not (Path(base_model) / name).exists():
+    if not os.path.exists(Path(base_model) / name):
         return
     check_readable(base_model, name)
     try:

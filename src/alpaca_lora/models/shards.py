@@ -105,12 +105,15 @@ class Shards:
 
     @contextmanager
     def _open(self, file: str) -> Iterator[Any]:
+        if not os.path.isfile(self.folder / file):
+            raise ModelError(f"{self.folder / file}: is missing. Copy it again from where it was made.")
         try:
             with safe_open(self.folder / file, framework="pt") as opened:
                 yield opened
         except (SafetensorError, OSError) as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"damaged: {error}"
-            raise ModelError(f"{self.folder / file}: {reason}. Copy it again from where it was made.") from error
+            raise ModelError(
+                f"{self.folder / file}: damaged: {error}. Copy it again from where it was made."
+            ) from error
 
 
 def base_folder(base_model: str | Path) -> Path:
@@ -121,7 +124,7 @@ def base_folder(base_model: str | Path) -> Path:
             merged or fully tuned model that was damaged since.
     """
     resolved = resolve_base(str(base_model))
-    if Path(resolved).exists():
+    if os.path.exists(resolved):
         check_weights(resolved)
         return Path(resolved)
     from huggingface_hub import snapshot_download
@@ -174,6 +177,18 @@ def write_index(folder: Path, entries: Mapping[str, Entry]) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def check_new(out: str | Path) -> Path:
+    """The path of a folder to write, asked for before anything large is read.
+
+    Raises:
+        AdapterError: it is there and not empty.
+    """
+    out = Path(out)
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
+        raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
+    return out
+
+
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
     """A folder that becomes `out` when all went well, and vanishes when anything did not; see `unfinished`.
@@ -181,12 +196,11 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     Raises:
         AdapterError: `out` is not empty, another process writes it, or it cannot be written.
     """
-    out = Path(out)
+    out = check_new(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(out) as part:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise AdapterError(f"{out}: exists and is not an empty folder; name a new one.")
+            check_new(out)  # again: another process may have written it meanwhile
             part.mkdir()
             yield part
             part.rename(out)  # also onto an empty folder

@@ -38,7 +38,8 @@ def load_tokenizer(base_model: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(base_model, trust_remote_code=False, **empty)
         vocabulary = Path(getattr(tokenizer, "vocab_file", None) or "")
         if vocabulary.suffix == ".model" and not vocabulary.with_name("tokenizer.json").exists():
-            return _from_sentencepiece(tokenizer, base_model, vocabulary, settings)
+            tokenizer = _from_sentencepiece(tokenizer, base_model, vocabulary, settings)
+        tokenizer.decode(tokenizer(_PROBES[0]).input_ids)  # some settings of the wrong kind show when it is used only
         return tokenizer
     except RecursionError as error:
         raise ModelError(
@@ -123,9 +124,9 @@ def cannot_load(what: str, base_model: str, error: Exception, file: str) -> str:
             f"base_model: {base_model!r} comes with code of its own, which is never run here. Name a model that "
             "transformers knows, such as a LLaMA."
         )
-    if (Path(base_model) / file).exists():
+    if os.path.exists(Path(base_model) / file):
         return f"{Path(base_model) / file}: transformers cannot use it: {reason.rstrip('.')}. Copy the model again."
-    found = "" if Path(base_model).exists() else " (no such folder here, so it was taken for a hub id)"
+    found = "" if os.path.exists(base_model) else " (no such folder here, so it was taken for a hub id)"
     return (
         f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "
         "Give a folder with safetensors weights, a hub id you can reach, or 'demo'."

@@ -36,17 +36,19 @@ def weight_files(base_model: str) -> list[str]:
     """
     from transformers.utils.hub import cached_file
 
-    single = cached_file(base_model, SINGLE, _raise_exceptions_for_missing_entries=False)
-    if single is not None:
-        return [single]
     name = SINGLE
     try:
+        single = cached_file(base_model, SINGLE, _raise_exceptions_for_missing_entries=False)
+        if single is not None:
+            return [single]
         index = cached_file(base_model, INDEX)
         found = []
         for name in sorted(set(weight_map(Path(index)).values())):
             found.append(cached_file(base_model, name))
         return found
     except OSError as error:
+        if not os.path.isdir(base_model):
+            raise ModelError(cannot_load("model", base_model, error, SINGLE)) from error
         raise ModelError(f"base_model: cannot load the model of {base_model!r}: it lacks {name}. {_AGAIN}") from error
 
 

@@ -6,6 +6,7 @@ names the first keys.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import warnings
@@ -24,7 +25,7 @@ from ..models.distributed import processes
 from ..models.lora import quiet_peft
 from .checkpoints import MANIFEST, newest_name
 from ..models.distributed import whole
-from .contract import read_run_file
+from .contract import read_run_file, run_file_in_use
 from .peft_config import APPLIED, CONFIG, changes_base, read_peft_config
 from ..models.shards import sha256_of
 
@@ -34,7 +35,7 @@ _WRAPPER = re.compile(r"^(?:module\.)+|(?:\b_orig_mod|\b_fsdp_wrapped_module|\b_
 
 def is_adapter(folder: str | Path) -> bool:
     """Whether a folder holds a peft adapter."""
-    return (Path(folder) / CONFIG).exists()
+    return os.path.exists(Path(folder) / CONFIG)  # False, too, for what no file can be called
 
 
 def check_adapter(folder: str | Path, before: str = "") -> Any:
@@ -91,11 +92,11 @@ def describe_adapter(folder: str | Path) -> dict[str, Any]:
 
 def check_finished(folder: str | Path) -> None:
     """Raise AdapterError where a folder holds a run that has not ended; warn where it is a run's checkpoint."""
-    if (Path(folder) / MANIFEST).exists() and (is_adapter(folder) or (Path(folder) / "config.json").exists()):
+    if os.path.exists(Path(folder) / MANIFEST) and (is_adapter(folder) or os.path.exists(Path(folder) / "config.json")):
         warnings.warn(
             f"{folder}: is a checkpoint of a run, not what the run was to give; it may be half trained.", stacklevel=3
         )
-    elif (Path(folder) / "alpaca_lora.json").exists() and (read_run_file(folder) or {}).get("finished") is False:
+    elif (read_run_file(folder) or {}).get("finished") is False:
         newest = newest_name(Path(folder) / "checkpoints")
         until = f", or use what is there so far: {Path(folder) / 'checkpoints' / newest}" if newest else ""
         raise AdapterError(
@@ -110,19 +111,20 @@ def check_described(folder: str | Path) -> None:
     if not described:
         return
     now = describe_adapter(folder)
-    problems = [
-        f"{key} is {now['settings'].get(key)!r}, not {value!r}"
-        for key, value in described["settings"].items()
-        if now["settings"].get(key) != value
-    ]
-    before, tensors = described["tensors"], now["tensors"]
-    for what, names in (
-        ("missing", before.keys() - tensors.keys()),
-        ("unexpected", tensors.keys() - before.keys()),
-        ("changed", {name for name in before.keys() & tensors.keys() if before[name] != tensors[name]}),
-    ):
-        if names:
-            problems.append(f"{counted(len(names), 'tensor')} {what}, first {sorted(names)[:2]}")
+    with run_file_in_use(folder):
+        problems = [
+            f"{key} is {now['settings'].get(key)!r}, not {value!r}"
+            for key, value in described["settings"].items()
+            if now["settings"].get(key) != value
+        ]
+        before, tensors = described["tensors"], now["tensors"]
+        for what, names in (
+            ("missing", before.keys() - tensors.keys()),
+            ("unexpected", tensors.keys() - before.keys()),
+            ("changed", {name for name in before.keys() & tensors.keys() if before[name] != tensors[name]}),
+        ):
+            if names:
+                problems.append(f"{counted(len(names), 'tensor')} {what}, first {sorted(names)[:2]}")
     if problems:
         raise AdapterError(
             f"{folder}: is not the adapter that was trained here: {'; '.join(problems)}. Copy it again from where it "
@@ -137,7 +139,7 @@ def read_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
         AdapterError: pickled weights only, no or damaged weights, or values that are not finite.
     """
     path = Path(folder) / WEIGHTS
-    if not path.exists():
+    if not path.is_file():
         if (path.parent / "adapter_model.bin").exists():
             raise AdapterError(
                 f"{folder}: holds adapter_model.bin, a pickle that can run code when it is read; only safetensors are "
@@ -227,9 +229,12 @@ def wrap(
                 wrapped = model
             else:
                 wrapped = PeftModel(model, config, adapter_name=name, low_cpu_mem_usage=meta)
-    except (ValueError, TypeError, KeyError) as error:
-        raise AdapterError(f"{folder}: {CONFIG} does not fit {base_name!r}: {error}") from error
-    expected = get_peft_model_state_dict(wrapped, adapter_name=name)
+            expected = get_peft_model_state_dict(wrapped, adapter_name=name)
+    except (MemoryError, torch.OutOfMemoryError, ImportError):
+        raise
+    except Exception as error:  # whatever peft meets in values it did not expect
+        reason = " ".join(str(error).split())[:300]
+        raise AdapterError(f"{folder}: {CONFIG} does not fit {base_name!r}: {reason}") from error
     # peft's save_embedding_layers keeps embedding and head whole beside the matrices; loading sets the base's own.
     base = {f"base_model.model.{key}": tensor for key, tensor in wrapped.get_base_model().state_dict().items()}
     whole = {key: base[key] for key in whole_ends(tensors, expected) if key in base}

@@ -10,14 +10,17 @@ Kept in `alpaca_lora.json` beside the weights, with what else is worth knowing a
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..files import read_json_file, sha256_of_json, write_atomically
 from ..data.tokens import Encoder
-from ..errors import AdapterError
+from ..errors import AdapterError, AlpacaLoraError
 from ..models.fingerprint import RUN_FILE, computes, differing, same_base
 from ..prompts import Template
 from .checkpoints import MANIFEST
@@ -193,7 +196,7 @@ def read_run_file(folder: str | Path) -> dict[str, Any] | None:
         AdapterError: it is damaged, or its contract is not the one that was written.
     """
     path = Path(folder) / NAME
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     content = read_json_file(path, AdapterError, _AGAIN)
     if "contract_sha256" in content and content["contract_sha256"] != _hash_of(content.get("contract")):
@@ -204,6 +207,22 @@ def read_run_file(folder: str | Path) -> dict[str, Any] | None:
     return content
 
 
+@contextmanager
+def run_file_in_use(folder: str | Path) -> Iterator[None]:
+    """Around what takes a run file's content to be of the kind a run writes.
+
+    Raises:
+        AdapterError: it is not.
+    """
+    try:
+        yield
+    except AlpacaLoraError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise AdapterError(f"{Path(folder) / NAME}: damaged: {reason}. {_AGAIN}") from error
+
+
 def _hash_of(contract: Any) -> str:
     """Of a contract as a mapping; where the base is may change."""
     known = isinstance(contract, dict)
@@ -212,9 +231,11 @@ def _hash_of(contract: Any) -> str:
 
 def run_of_checkpoint(folder: str | Path) -> Path | None:
     """The folder of the run that a checkpoint belongs to; None where it is none, or lies elsewhere than in its run."""
+    if not os.path.exists(Path(folder) / MANIFEST):
+        return None
     checkpoint = Path(folder).resolve()
     run = checkpoint.parent.parent
-    if not (checkpoint / MANIFEST).exists() or (checkpoint / NAME).exists() or not (run / NAME).exists():
+    if (checkpoint / NAME).exists() or not (run / NAME).exists():
         return None
     try:
         content = read_run_file(run) or {}
@@ -234,16 +255,12 @@ def read_contract(folder: str | Path) -> Contract | None:
         AdapterError: alpaca_lora.json is damaged.
     """
     folder = run_of_checkpoint(folder) or folder
-    path = Path(folder) / NAME
     content = read_run_file(folder)
     if content is None:
         return None
-    try:
+    with run_file_in_use(folder):
         values = {"model_config": None, **content["contract"]}
         return Contract(**{field.name: values[field.name] for field in fields(Contract)})
-    except (KeyError, TypeError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"contract: {error}"
-        raise AdapterError(f"{path}: damaged: {reason}. {_AGAIN}") from error
 
 
 def write_run_file(folder: str | Path, contract: Contract, **rest: Any) -> None:

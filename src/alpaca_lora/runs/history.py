@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ NAME = "history.jsonl"
 def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's history, oldest first; an unfinished last line (a killed run) is left out."""
     path = Path(output_dir) / NAME
-    if not path.exists():
+    if not os.path.exists(path):
         return []
     found = []
     for number, line in enumerate(read_whole_file(path, DataError).split(b"\n")[:-1], 1):  # a whole one ends so

@@ -77,8 +77,8 @@ def read_peft_config(folder: str | Path) -> Any:
     if kind is None:
         what, advice = what_is(folder)
         raise AdapterError(f"{folder}: its {CONFIG} has no peft_type, so it is not peft's: it is {what}. {advice}")
-    if kind not in _RUN:
-        known = kind in set(PEFT_TYPE_TO_CONFIG_MAPPING)
+    if not isinstance(kind, str) or kind not in _RUN:
+        known = kind in list(PEFT_TYPE_TO_CONFIG_MAPPING)
         why = "is not applied here" if known else f"is not known to peft {__version__}"
         raise AdapterError(
             f"{folder}: is an adapter of the kind {kind!r} (peft_type), which {why}. Use it with the tool that made it"

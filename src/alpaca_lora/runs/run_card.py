@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import FinetuneConfig
 from .history import read_history
-from .contract import read_run_file
+from .contract import read_run_file, run_file_in_use
 
 _OUTER = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start; max-width: 60em"
 _CELL = "text-align: left; padding: 0.1em 0.8em 0.1em 0; vertical-align: top"
@@ -18,15 +18,20 @@ _SHOWN_ELSEWHERE = ("output_dir", "data", "sample_instructions", "resume")
 
 
 def run_card(folder: Path) -> str:
-    """Settings, loss curve, metrics and folder of a run; of an unfinished one, how far it came."""
+    """Settings, loss curve, metrics and folder of a run; of an unfinished one, how far it came.
+
+    Raises:
+        AdapterError, DataError: its alpaca_lora.json or history.jsonl is damaged.
+    """
     content, history = read_run_file(folder), read_history(folder)
     if not content:
         return f"<p>{escape(run_line(folder))}</p>"
-    tables = [
-        _table("Run", {"folder": folder, **_progress(content, history)}),
-        _table("Settings", _settings(content["config"])),
-        _table("Data", _data(content["data"])),
-    ]
+    with run_file_in_use(folder):
+        tables = [
+            _table("Run", {"folder": folder, **_progress(content, history)}),
+            _table("Settings", _settings(content["config"])),
+            _table("Data", _data(content["data"])),
+        ]
     picture = ""
     if history:
         from .plots import plot_history  # matplotlib, only where a picture is drawn
@@ -39,7 +44,8 @@ def run_card(folder: Path) -> str:
 def run_line(folder: Path) -> str:
     """The same in a line of text."""
     content = read_run_file(folder)
-    said = _progress(content, read_history(folder)) if content else {"alpaca_lora.json": "not there yet"}
+    with run_file_in_use(folder):
+        said = _progress(content, read_history(folder)) if content else {"alpaca_lora.json": "not there yet"}
     return f"Run {folder}: " + "; ".join(f"{name}: {value}" for name, value in said.items()) + "."
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..data.records import Record, RecordSet
 from ..errors import ConfigError, DataError
-from ..files import write_atomically
-from ..llm.journal import State, completion_of, lock, read_journal, rejudge
+from ..files import explained, write_atomically
+from ..llm.journal import GO_ON, State, completion_of, lock, read_journal, rejudge
 from ..llm.reply import read_reply
 from .filters import Filters
 from .parse import Parsed, parse
@@ -101,11 +101,12 @@ class Pool:
 
     def write(self, folder: Path) -> None:
         """Write all accepted records."""
-        write_atomically(folder / NAME, "".join(map(_line, self.records)))
+        with explained(folder / NAME, GO_ON):
+            write_atomically(folder / NAME, "".join(map(_line, self.records)))
 
     def extend(self, folder: Path, first: int) -> None:
         """Add the records from number `first` (from 0) on to the file."""
-        with (folder / NAME).open("a", encoding="utf-8") as file:
+        with explained(folder / NAME, GO_ON), (folder / NAME).open("a", encoding="utf-8") as file:
             file.writelines(map(_line, self.records[first:]))
             file.flush()
             os.fsync(file.fileno())

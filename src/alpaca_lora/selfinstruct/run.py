@@ -44,10 +44,10 @@ def write_records(
         f"{name}: {value!r} must be {rule}."
         for name, value, ok, rule in (
             ("num_records", num_records, num_records >= 1, "at least 1"),
-            ("temperature", temperature, temperature >= 0, "at least 0"),
+            ("temperature", temperature, 0 <= temperature <= 1e3, "from 0 to 1000"),
             ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
             ("threshold", threshold, 0 < threshold <= 1, "above 0 and at most 1"),
-            ("concurrency", concurrency, concurrency >= 1, "at least 1"),
+            ("concurrency", concurrency, 1 <= concurrency <= 1000, "from 1 to 1000"),
         )
         if not ok
     ]

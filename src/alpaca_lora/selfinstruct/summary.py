@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import counted
-from ..files import write_atomically
+from ..files import explained, write_atomically
 from ..llm.budget import Budget, Usage
-from ..llm.journal import State
+from ..llm.journal import GO_ON, State
 from ..llm.reply import whole_characters
 
 NAME = "report.json"
@@ -100,7 +100,9 @@ class Summary:
         """Write report.json, with the samples of what was rejected."""
         content: dict[str, Any] = {**asdict(self), "samples": samples}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(Path(self.folder) / NAME, whole_characters(text))
+        path = Path(self.folder) / NAME
+        with explained(path, GO_ON):
+            write_atomically(path, whole_characters(text))
 
     def __str__(self) -> str:
         candidates = self.accepted + sum(self.rejected.values())

@@ -15,7 +15,6 @@ Cost: one pass over the files (about 1 GB/s a rank; the ranks share the files), 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..errors import TrainingError
-from ..files import read_json_file, sha256_of_file, sha256_of_json, sync_folder, write_atomically
+from ..files import no_room, read_json_file, sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..models.distributed import processes
 from ..runs.checkpoints import MANIFEST, checkpoints_in, newest_name, step_of
 from ..runs.history import read_history
@@ -188,8 +187,7 @@ def full_disk_explained(output_dir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch, safetensors and Python each have their own for a full disk
-        full = "no space left" in str(error).lower() or getattr(error, "errno", None) == errno.ENOSPC
-        if not full and "PytorchStreamWriter failed" not in str(error):
+        if not no_room(error) and "PytorchStreamWriter failed" not in str(error):
             raise
         kept = newest_name(output_dir / "checkpoints")
         rest = f"{kept} is intact; make room and continue with resume=auto." if kept else "Make room and start again."

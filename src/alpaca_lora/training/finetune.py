@@ -121,11 +121,11 @@ def _finetune(config: FinetuneConfig) -> Run:
     print_start(config, model, placement, data, steps)
     local = LocalModel(model, data.encoder, contract.stop_ids, contract)
     untrained = [local.generate(instruction) for instruction in config.sample_instructions]
-    if main:
-        write_run_file(output_dir, contract, finished=False, **described)
 
     # Training, and what it gives.
     with full_disk_explained(output_dir):
+        if main:
+            write_run_file(output_dir, contract, finished=False, **described)
         train(config, model, placement, steps, data.validation, fingerprint_of(identity))
         model.eval()
         answers = [local.generate(instruction) for instruction in config.sample_instructions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,9 +32,9 @@ def output_dir_locked(folder: Path) -> Iterator[None]:
     if not processes().is_main_process:
         yield
         return
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
-    lock, made = FileLock(folder / ".lock", blocking=False), not folder.exists()
+    lock, made = FileLock(folder / ".lock", blocking=False), not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -41,8 +42,9 @@ def output_dir_locked(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"output_dir: another run is at work in {folder}. Wait until it ends, stop it, or name a new folder."
         ) from error
-    except OSError as error:
-        raise ConfigError(f"output_dir: cannot write to {folder}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: it holds a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"output_dir: cannot write to {folder}: {reason}. Name another folder.") from error
     try:
         yield
     finally:
@@ -61,7 +63,7 @@ def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:
         ConfigError: it is a file, holds something else, or `resume` finds another run.
     """
     folder = Path(config.output_dir)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
     run_file = folder / NAME
     holds = [entry.name for entry in folder.iterdir() if entry.name[0] != "."] if folder.exists() else []

@@ -21,7 +21,7 @@ from ..models.fingerprint import computes
 from ..models.load import load_tokenizer
 from ..prompts import Template
 from ..runs.adapter_files import WEIGHTS, check_adapter, load_adapter, named_base, read_adapter
-from ..runs.contract import NAME, Contract, read_contract, read_run_file, settle
+from ..runs.contract import Contract, read_contract, read_run_file, run_file_in_use, settle
 from ..runs.peft_config import CONFIG, CONTINUED, PLAIN_INITS
 
 _DEFAULTS = {entry.name: entry.default for entry in fields(FinetuneConfig)}
@@ -113,14 +113,10 @@ def continue_from(config: FinetuneConfig) -> tuple[FinetuneConfig, Parent]:
     if contract is not None:
         kept["prompt_template"] = contract.load_template().name
         kept["base_model"] = config.base_model or contract.base_model
-    try:
+    with run_file_in_use(folder):
         data = content["data"]["fingerprint"] if "data" in content else None
         described = {"path": str(folder), "sha256": sha256_of_file(folder / WEIGHTS), "data": data}
         described["parent"] = _described(content.get("parent"))
-    except (TypeError, KeyError) as error:
-        raise AdapterError(
-            f"{folder / NAME}: damaged: {error!r}. Copy the folder again from where it was made."
-        ) from error
     config = replace(config, **kept)
     processes().print(
         f"Going on from {folder}: base {config.base_model!r}, template {config.prompt_template!r}, rank "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, counted
+from ...files import write_atomically
 from ..columns import Columns
 from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, name_numbers
 from ..sources import open_source
@@ -233,4 +234,8 @@ def _write(
     # Where to look in the new file: its own record numbers.
     content["left"] = [{**one._asdict(), "record": place[one.record], "was": one.record} for one in report.left]
     del content["findings"]
-    report_path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        write_atomically(report_path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", "backslashreplace")
+    except BaseException:  # the two belong together
+        report.fixed.unlink()
+        raise
