@@ -68,7 +68,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
     from alpaca_lora.models.geometry import Geometry
     from alpaca_lora.models.load import Placement, resolve_base
     from alpaca_lora.planning.memory import Memory, MemoryModel, MicroBatch
-    from alpaca_lora.planning.prepare import prepare
+    from alpaca_lora.planning.preparation import prepare
     from alpaca_lora.planning.steps import plan_steps
     from alpaca_lora.training.finetune import train
     from alpaca_lora.training.model import trainable_model

@@ -43,7 +43,7 @@ TOKEN = "a-token-of-this-benchmark"
 SERVER = f"""
 import sys
 from alpaca_lora.evaluation.pairs import Comparison
-from alpaca_lora.evaluation.rate import rate
+from alpaca_lora.evaluation.rating import rate
 print_now = lambda url: print(url, flush=True)
 rate(Comparison.read(sys.argv[1]), token={TOKEN!r}, port=int(sys.argv[2]), ready=print_now)
 """

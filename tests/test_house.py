@@ -35,7 +35,6 @@ ORDER = (
     "llm",
     "selfinstruct",
     "evaluation",
-    "api",
     "cli",
     "__main__",
 )
@@ -48,7 +47,7 @@ FROM_PACKAGE = {"__version__"}
 
 
 def room_of(path: Path, src: Path = SRC) -> str:
-    """The room a source file belongs to: `data` for data/packs.py, `api` for api/runs.py, `` for the package's own."""
+    """The room a source file belongs to: `data` for data/packs.py, `` for the package's own."""
     first = path.relative_to(src).parts[0]
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
@@ -118,7 +117,7 @@ def test_rooms_import_only_from_their_left() -> None:
         ("config.py", "from .errors import ConfigError", None),
         ("errors.py", "from . import config", "'errors' may not import 'config'"),
         ("data/packs.py", "from . import tokens", None),
-        ("data/packs.py", "def f():\n    import alpaca_lora.api", "'data' may not import 'api'"),
+        ("data/packs.py", "def f():\n    import alpaca_lora.cli", "'data' may not import 'cli'"),
         ("data/packs.py", "import alpaca_lora", "'data' may not import 'alpaca_lora'"),
         ("data/packs.py", "from alpaca_lora import __version__", None),
         ("data/packs.py", "from alpaca_lora import finetune", "'data' may not import 'finetune'"),

@@ -10,118 +10,80 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .adapters.extract import Extraction
-    from .api import (
-        answer,
-        chat,
-        compare,
-        compare_answers,
-        compare_preferences,
-        compare_report,
-        diff_apply,
-        diff_make,
-        diff_verify,
-        export,
-        extract_lora,
-        generate,
-        inspect,
-        lint,
-        load,
-        merge,
-        plan,
-        plot_runs,
-        rate,
-        refilter,
-        self_instruct,
-        self_instruct_report,
-        serve,
-        stream,
-    )
-    from .config import FinetuneConfig
-    from .data.records import Record, load_records
-    from .errors import AlpacaLoraError, RunInterrupted
-    from .generation.model import LocalModel
-    from .generation.sampling import Sampling
-    from .prompts import Template
-    from .training.finetune import finetune
-    from .training.run import Run
+    from .adapters import diff_apply as diff_apply
+    from .adapters import diff_make as diff_make
+    from .adapters import diff_verify as diff_verify
+    from .adapters import export as export
+    from .adapters import extract_lora as extract_lora
+    from .adapters import merge as merge
+    from .adapters.extract import Extraction as Extraction
+    from .config import FinetuneConfig as FinetuneConfig
+    from .data.lint import lint as lint
+    from .data.records import Record as Record
+    from .data.records import load_records as load_records
+    from .errors import AdapterError as AdapterError
+    from .errors import AlpacaLoraError as AlpacaLoraError
+    from .errors import ConfigError as ConfigError
+    from .errors import DataError as DataError
+    from .errors import MissingDependencyError as MissingDependencyError
+    from .errors import ModelError as ModelError
+    from .errors import RunInterrupted as RunInterrupted
+    from .errors import TemplateError as TemplateError
+    from .errors import TrainingError as TrainingError
+    from .evaluation import answer as answer
+    from .evaluation import compare as compare
+    from .evaluation import compare_preferences as compare_preferences
+    from .evaluation import compare_report as compare_report
+    from .evaluation import rate as rate
+    from .evaluation.answers import Answered as Answered
+    from .evaluation.outcome import Compared as Compared
+    from .generation import chat as chat
+    from .generation import compare_answers as compare_answers
+    from .generation import generate as generate
+    from .generation import load as load
+    from .generation import stream as stream
+    from .generation.model import LocalModel as LocalModel
+    from .generation.sampling import Sampling as Sampling
+    from .llm.client import EndpointError as EndpointError
+    from .planning import inspect as inspect
+    from .planning import plan as plan
+    from .prompts import Template as Template
+    from .runs import plot_runs as plot_runs
+    from .selfinstruct import refilter as refilter
+    from .selfinstruct import self_instruct as self_instruct
+    from .selfinstruct import self_instruct_report as self_instruct_report
+    from .serving import serve as serve
+    from .training.finetune import finetune as finetune
+    from .training.run import Run as Run
 
 _HOMES = {
+    "adapters": ("diff_apply", "diff_make", "diff_verify", "export", "extract_lora", "merge"),
     "adapters.extract": ("Extraction",),
-    "api": (
-        "answer",
-        "chat",
-        "compare",
-        "compare_answers",
-        "compare_preferences",
-        "compare_report",
-        "diff_apply",
-        "diff_make",
-        "diff_verify",
-        "export",
-        "extract_lora",
-        "generate",
-        "inspect",
-        "lint",
-        "load",
-        "merge",
-        "plan",
-        "plot_runs",
-        "rate",
-        "refilter",
-        "self_instruct",
-        "self_instruct_report",
-        "serve",
-        "stream",
-    ),
     "config": ("FinetuneConfig",),
+    "data.lint": ("lint",),
     "data.records": ("Record", "load_records"),
-    "errors": ("AlpacaLoraError", "RunInterrupted"),
+    "errors": (
+        *("AdapterError", "AlpacaLoraError", "ConfigError", "DataError", "MissingDependencyError", "ModelError"),
+        *("RunInterrupted", "TemplateError", "TrainingError"),
+    ),
+    "evaluation": ("answer", "compare", "compare_preferences", "compare_report", "rate"),
+    "evaluation.answers": ("Answered",),
+    "evaluation.outcome": ("Compared",),
+    "generation": ("chat", "compare_answers", "generate", "load", "stream"),
     "generation.model": ("LocalModel",),
     "generation.sampling": ("Sampling",),
+    "llm.client": ("EndpointError",),
+    "planning": ("inspect", "plan"),
     "prompts": ("Template",),
+    "runs": ("plot_runs",),
+    "selfinstruct": ("refilter", "self_instruct", "self_instruct_report"),
+    "serving": ("serve",),
     "training.finetune": ("finetune",),
     "training.run": ("Run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "AlpacaLoraError",
-    "Extraction",
-    "FinetuneConfig",
-    "LocalModel",
-    "Record",
-    "Run",
-    "RunInterrupted",
-    "Sampling",
-    "Template",
-    "answer",
-    "chat",
-    "compare",
-    "compare_answers",
-    "compare_preferences",
-    "compare_report",
-    "diff_apply",
-    "diff_make",
-    "diff_verify",
-    "export",
-    "extract_lora",
-    "finetune",
-    "generate",
-    "inspect",
-    "lint",
-    "load",
-    "load_records",
-    "merge",
-    "plan",
-    "plot_runs",
-    "rate",
-    "refilter",
-    "self_instruct",
-    "self_instruct_report",
-    "serve",
-    "stream",
-]
+__all__ = sorted(_HOME_OF)  # type: ignore[assignment]
 
 
 def __getattr__(name: str) -> Any:

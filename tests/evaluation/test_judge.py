@@ -22,8 +22,8 @@ import pytest
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.evaluation import judge as judge_module
 from alpaca_lora.evaluation.bias import position_bias
-from alpaca_lora.evaluation.compare import report_on
 from alpaca_lora.evaluation.judge import judge, parse_verdict, question, read_verdicts
+from alpaca_lora.evaluation.outcome import report_on
 from alpaca_lora.evaluation.pairs import Comparison
 from alpaca_lora.generation.completion import Completion
 from alpaca_lora.llm import client as endpoint

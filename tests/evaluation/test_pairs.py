@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from alpaca_lora.errors import ConfigError, DataError
-from alpaca_lora.evaluation.compare import report_on, report_on_preferences
+from alpaca_lora.evaluation.outcome import report_on, report_on_preferences
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
 from alpaca_lora.evaluation.pairs import Comparison, Pair
 

@@ -84,9 +84,8 @@ def serve() -> None:
     import torch
     import transformers.trainer  # noqa: F401
 
-    import alpaca_lora.api  # noqa: F401
     from alpaca_lora.adapters import weight_diff as diff  # noqa: F401
-    from alpaca_lora.evaluation import answer, rate, report  # noqa: F401
+    from alpaca_lora.evaluation import answers, rating, report  # noqa: F401
     from alpaca_lora.generation import model as local  # noqa: F401
     from alpaca_lora.selfinstruct import run as writing  # noqa: F401
     from alpaca_lora.training import finetune  # noqa: F401

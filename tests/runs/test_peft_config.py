@@ -421,7 +421,7 @@ def test_a_server_puts_all_its_adapters_on_the_base_that_is_named(moved, tmp_pat
     adapter, base = moved
     other = shutil.copytree(adapter, tmp_path / "other")
     made = []
-    monkeypatch.setattr("alpaca_lora.serving.serve.serve_model", lambda loaded, **options: made.append(loaded()))
+    monkeypatch.setattr("alpaca_lora.serving.listening.serve_model", lambda loaded, **options: made.append(loaded()))
     cli.main(["serve", str(adapter), "--also", str(other), "--base_model", base])
     assert [*made[0].voices] == ["moved", "base", "other"]
     with pytest.raises(SystemExit, match="no such folder: .*gone"):

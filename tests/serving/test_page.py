@@ -23,7 +23,7 @@ from alpaca_lora.generation.moderation import Keywords
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.prompts import Template
 from alpaca_lora.serving.engine import Engine
-from alpaca_lora.serving.serve import listen, server_of
+from alpaca_lora.serving.listening import listen, server_of
 from alpaca_lora.serving.server import make_app
 
 pytest.importorskip("gradio")

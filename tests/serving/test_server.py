@@ -21,7 +21,7 @@ from alpaca_lora.errors import ConfigError
 from alpaca_lora.generation.moderation import Keywords, ModerationEndpoint
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.serving.engine import Engine
-from alpaca_lora.serving.serve import listen, serve_model, server_of
+from alpaca_lora.serving.listening import listen, serve_model, server_of
 from alpaca_lora.serving.server import make_app
 
 openai = pytest.importorskip("openai")

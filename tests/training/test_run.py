@@ -15,7 +15,7 @@ from alpaca_lora import FinetuneConfig, finetune
 from alpaca_lora.data.plan import Planner
 from alpaca_lora.data.records import split_records
 from alpaca_lora.errors import AlpacaLoraError, ConfigError, ModelError, TrainingError
-from alpaca_lora.planning.prepare import prepare
+from alpaca_lora.planning.preparation import prepare
 from alpaca_lora.training import callbacks
 
 WEIGHTS = "adapter_model.safetensors"

@@ -158,7 +158,7 @@ def test_a_sharded_checkpoint_resumes_on_one_rank_and_on_two(launch, sharded_ful
 def test_the_folder_of_a_sharded_run_loads_in_plain_transformers(sharded_full, settings):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from alpaca_lora.planning.prepare import prepare
+    from alpaca_lora.planning.preparation import prepare
 
     out, chosen, _ = sharded_full
     model, loading = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from .exporting import ExportFormat
     from .extract import Extraction
-    from .merging import OutputDtype
+
+OutputDtype = Literal["auto", "float32", "bfloat16"]
+ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
 
 
 def merge(
@@ -19,6 +20,7 @@ def merge(
     out: str | Path,
     *,
     base_model: str | None = None,
+    also: str | Path | Sequence[str | Path] = (),
     dtype: OutputDtype = "auto",
     certify: bool = True,
     force: bool = False,
@@ -29,6 +31,7 @@ def merge(
         adapter: Folder of a LoRA adapter, or several, which are merged one after the other.
         out: New or empty folder.
         base_model: Where the base is now, if not where the adapter says.
+        also: Folders of further adapters, merged after it in this order.
         dtype: Of the merged weights: "float32", "bfloat16", or "auto", the base's own.
         certify: Compare logits with those of base + adapter. This loads the model in float32; without it, merging needs
             little memory.
@@ -46,9 +49,13 @@ def merge(
 
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype: {dtype!r} must be auto, float32 or bfloat16.")
-    adapters = [adapter] if isinstance(adapter, str | Path) else list(adapter)
+    adapters = [*_several(adapter), *_several(also)]
     merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
     return Path(out)
+
+
+def _several(given: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [given] if isinstance(given, str | Path) else given
 
 
 def diff_make(base_model: str | Path, tuned: str | Path, out: str | Path) -> Path:
@@ -105,8 +112,8 @@ def extract_lora(
     tuned: str | Path,
     out: str | Path,
     *,
-    r: int = 16,
-    targets: list[str] | None = None,
+    lora_r: int = 16,
+    lora_target_modules: list[str] | None = None,
 ) -> Extraction:
     """The LoRA adapter of rank r that comes nearest to what full fine-tuning did to a base.
 
@@ -114,15 +121,15 @@ def extract_lora(
         base_model: The base.
         tuned: The fully fine-tuned model.
         out: New or empty folder for the adapter, which peft loads.
-        r: Rank.
-        targets: Names of linear modules; all but the head if left out.
+        lora_r: Rank.
+        lora_target_modules: Names of linear modules; all but the head if left out.
 
     Returns:
         The relative error of each module and of the whole; also in the folder, as extraction.json.
     """
     from .extract import extract
 
-    return extract(base_model, tuned, out, r=r, targets=targets)
+    return extract(base_model, tuned, out, r=lora_r, targets=lora_target_modules)
 
 
 def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -27,11 +27,11 @@ from ..models.shards import INDEX, Shards, check_new, new_folder
 from ..models.tokenizer import pad_within
 from ..runs.adapter_files import is_adapter
 from ..runs.contract import NAME, Contract, read_contract
+from . import ExportFormat
 from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32, differences
 from .chat_template import chat_template, modelfile
 from .gguf_file import gguf_package, llama_config, write_gguf
 
-ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
 REPORT = "export.json"
 # Of the largest logit, about three times what the demo model's 30 layers make of it (0.0008 and 0.021). Half precision
 # keeps 11 bits: a weight moves by at most 2^-11 = 0.0005 of itself. q8_0 moves it by at most 1/254 = 0.004 of the

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -31,11 +31,10 @@ from ..runs.contract import Contract, read_contract, read_run_file, run_file_in_
 from ..runs.model_card import merged_card
 from ..runs.peft_config import CONFIG
 from ..runs.versions import versions
+from . import OutputDtype
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .chat_template import put_chat_template
 from .lora_delta import Change, changes_to, check_mergeable
-
-OutputDtype = Literal["auto", "float32", "bfloat16"]
 
 _FULL_PRECISION = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")

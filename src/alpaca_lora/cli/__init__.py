@@ -1,6 +1,6 @@
-"""The `alpaca-lora` command: argv ends here, one function a command.
+"""The `alpaca-lora` command: argv ends here.
 
-Options of `finetune` are the fields of `FinetuneConfig`, built by jsonargparse from the dataclass.
+Options are read off the public functions and off `FinetuneConfig`, so that each is written once; see options.py.
 """
 
 from __future__ import annotations
@@ -11,73 +11,107 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 
 from jsonargparse import ArgumentParser
 
+from .. import adapters as adapters_room
+from .. import evaluation, generation, planning, selfinstruct, serving
 from ..config import FinetuneConfig
+from ..data.lint import lint
 from ..errors import AlpacaLoraError, RunInterrupted
 from ..files import no_room
-from .adapters import diff_apply, diff_make, diff_verify, export, extract, merge
-from .answers import chat, generate, serve
-from .judging import answer, compare
+from ..generation.sampling import Sampling
+from . import adapters, answers, judging, records, training
 from .names import PROG
+from .options import Command
 from .parser import command_parser
-from .plans import plan
-from .records import lint, self_instruct_refilter, self_instruct_report, self_instruct_run
 from .terminal import drop_output, prepare, printable
-from .training import inspect, recipes, tune
 
 _GROUPS = {
     "diff": "Tuned models as differences to their base: make, apply, verify.",
     "self-instruct": "Records written by a language model: run, refilter, report.",
 }
-# Each command's function, and what is given without an option's name.
-_COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
-    "finetune": (tune, {}),
-    "merge": (merge, {"adapter": "folder of a LoRA adapter", "out": "new folder to write"}),
-    "diff make": (
-        diff_make,
-        {"base_model": "folder, hub id, or demo", "tuned": "the tuned model", "out": "new folder to write"},
+_MODEL = "adapter, merged or base folder, hub id, or demo"
+_BASE = "folder, hub id, or demo"
+_NEW = "new folder to write"
+_DATA = "records: a file, a hub id, or seeds"
+_SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "num_beams", "seed")
+# What `plan` may be told of a run, in place of a recipe's.
+_PLANNED = (
+    *("base_model", "method", "layout", "batch_size", "cutoff_len", "val_set_size", "num_epochs", "max_steps"),
+    *("max_tokens", "lora_r", "lora_target_modules", "dtype", "load_in_8bit", "gradient_checkpointing", "optimizer"),
+    *("fsdp", "cpu_offload"),
+)
+_COMMANDS: dict[str, Command] = {
+    "finetune": Command(training.tune, (training.tune,)),
+    "merge": Command(adapters.merge, (adapters_room.merge,), {"adapter": "folder of a LoRA adapter", "out": _NEW}),
+    "diff make": Command(
+        adapters.diff_make,
+        (adapters_room.diff_make,),
+        {"base_model": _BASE, "tuned": "the tuned model", "out": _NEW},
     ),
-    "diff apply": (
-        diff_apply,
-        {"diff": "what diff make wrote", "base_model": "folder, hub id, or demo", "out": "new folder to write"},
+    "diff apply": Command(
+        adapters.diff_apply,
+        (adapters_room.diff_apply,),
+        {"diff": "what diff make wrote", "base_model": _BASE, "out": _NEW},
     ),
-    "diff verify": (
-        diff_verify,
+    "diff verify": Command(
+        adapters.diff_verify,
+        (adapters_room.diff_verify,),
         {"diff": "what diff make wrote", "base_model": "the base", "result": "what diff apply wrote"},
     ),
-    "extract": (
-        extract,
-        {"base_model": "folder, hub id, or demo", "tuned": "a fully fine-tuned model", "out": "new folder to write"},
+    "extract": Command(
+        adapters.extract,
+        (adapters_room.extract_lora,),
+        {"base_model": _BASE, "tuned": "a fully fine-tuned model", "out": _NEW},
     ),
-    "export": (export, {"folder": "a merged or fully fine-tuned model", "out": "new folder to write"}),
-    "generate": (
-        generate,
-        {"model": "adapter, merged or base folder, hub id, or demo", "instruction": "what to do"},
+    "export": Command(
+        adapters.export, (adapters_room.export,), {"folder": "a merged or fully fine-tuned model", "out": _NEW}
     ),
-    "self-instruct run": (self_instruct_run, {"out": "folder of the run"}),
-    "self-instruct refilter": (self_instruct_refilter, {"out": "folder of the run"}),
-    "self-instruct report": (self_instruct_report, {"out": "folder of the run"}),
-    "chat": (chat, {"model": "adapter, merged or base folder, hub id, or demo"}),
-    "serve": (serve, {"model": "adapter, merged or base folder, hub id, or demo"}),
-    "answer": (
-        answer,
+    "generate": Command(
+        answers.generate,
+        (generation.stream,),
+        {"model": _MODEL, "instruction": "what to do"},
+        {Sampling: _SAMPLING},
+        hidden=frozenset({"adapter"}),
+    ),
+    "self-instruct run": Command(
+        records.self_instruct_run, (selfinstruct.self_instruct,), {"out": "folder of the run"}
+    ),
+    "self-instruct refilter": Command(records.refilter, (selfinstruct.refilter,), {"out": "folder of the run"}),
+    "self-instruct report": Command(records.report, (selfinstruct.self_instruct_report,), {"out": "folder of the run"}),
+    "chat": Command(
+        answers.chat,
+        (generation.chat,),
+        {"model": _MODEL},
+        {Sampling: {"max_new_tokens": 512, "temperature": 0.0, "top_p": 1.0, "seed": None}},
+    ),
+    "serve": Command(answers.serve, (serving.serve,), {"model": _MODEL}),
+    "answer": Command(
+        judging.answer,
+        (evaluation.answer,),
         {
-            "model": "adapter, merged or base folder, hub id, demo, or a server's model",
+            "model": f"{_MODEL.removesuffix(', or demo')}, demo, or a server's model",
             "instructions": "a file of them, or probe: packaged questions on known limits",
             "out": "new .json file",
         },
     ),
-    "compare": (
-        compare,
+    "compare": Command(
+        judging.compare,
+        (judging.who_judges, evaluation.compare, evaluation.rate),
         {"a": "a model's answers, or the word report", "b": "another's, or the folder to report on"},
     ),
-    "inspect": (inspect, {"data": "records: a file, a hub id, or seeds"}),
-    "lint": (lint, {"data": "records: a file, a hub id, or seeds"}),
-    "plan": (plan, {}),
-    "recipes": (recipes, {"name": "the recipe to print; all are listed if left out"}),
+    "inspect": Command(
+        training.inspect,
+        (planning.inspect, training.examples_shown),
+        {"data": _DATA},
+        {FinetuneConfig: ("prompt_template", "cutoff_len", "train_on_inputs", "columns")},
+    ),
+    "lint": Command(records.lint, (lint,), {"data": _DATA}),
+    "plan": Command(training.plan, (planning.plan,), {}, {FinetuneConfig: dict.fromkeys(_PLANNED)}),
+    "recipes": Command(
+        training.recipes, (training.recipes,), {"name": "the recipe to print; all are listed if left out"}
+    ),
 }
 
 
@@ -96,9 +130,9 @@ def main(argv: list[str] | None = None) -> None:
         values = given.as_dict()
         if command == "finetune":
             values.pop("config")
-            tune(FinetuneConfig(**values))
+            training.tune(FinetuneConfig(**values))
         else:
-            _COMMANDS[command][0](**values)
+            _COMMANDS[command].run(**values)
         sys.stdout.flush()
         if lost := getattr(sys.stdout, "lost", None):
             said = f"{PROG}: what was printed is lost: {lost.strerror}. Give standard output another place."

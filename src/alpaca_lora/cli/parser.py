@@ -1,12 +1,11 @@
-"""The parser of all commands, built by jsonargparse from the functions' signatures; what it says is one sentence."""
+"""The parser of all commands, by jsonargparse; what it says is one sentence."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from inspect import Parameter, signature
 from typing import Any, NoReturn, get_type_hints
 
 import yaml
@@ -22,17 +21,16 @@ from ..config import FinetuneConfig, called_here, load_recipe, recipe_names, rec
 from ..errors import ConfigError, did_you_mean
 from .arguments import alternatives, canonical, forms, is_list
 from .names import PROG
+from .options import REQUIRED, Command
 
 _FILES = ("config", "recipe")
 
 
-def command_parser(
-    commands: Mapping[str, tuple[Callable[..., None], dict[str, str]]], groups: Mapping[str, str], settings: str
-) -> ArgumentParser:
+def command_parser(commands: Mapping[str, Command], groups: Mapping[str, str], settings: str) -> ArgumentParser:
     """The parser of a command line.
 
     Args:
-        commands: Each command's function and the help of what is given without an option's name, by its words.
+        commands: By their words.
         groups: Help of the first word of commands that have two.
         settings: The command whose options are the fields of `FinetuneConfig`.
     """
@@ -40,40 +38,48 @@ def command_parser(
     set_loader("yaml", _load, (yaml.YAMLError,))
     about = "Stanford Alpaca as one library; every speed-up is exact."
     parser = _Parser(prog=PROG, description=about, allow_abbrev=False)
-    parser.commands = {name: list(positional) for name, (_, positional) in commands.items()}
+    parser.commands = {name: list(command.positional) for name, command in commands.items()}
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     places = {"": parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", help="one of:")}
-    for name, (function, positional) in commands.items():
+    for name, command in commands.items():
         group, _, own = name.rpartition(" ")
         if group not in places:
             above = _Parser(prog=f"{PROG} {group}", description=groups[group], allow_abbrev=False)
             places[""].add_subcommand(group, above, help=groups[group])
             places[group] = above.add_subcommands(dest="command", metavar="ACTION", title="actions", help="one of:")
-        summary = (function.__doc__ or "").split("\n")[0]
-        optional = {word for word in positional if signature(function).parameters[word].default is not Parameter.empty}
-        words = [f"[{word.upper()}]" if word in optional else word.upper() for word in positional]
-        usage = " ".join([PROG, name, *words, "[options]"])
-        sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=summary, allow_abbrev=False)
-        sub.positionals = list(positional)
-        if name == settings:
-            files = f"a YAML file of settings, or a packaged recipe: {', '.join(recipe_names())}; options win over it, "
-            files += "and of several the later over the earlier"
-            sub.add_argument(*(f"--{word}" for word in _FILES), action=_Config, help=files)
-            sub.add_class_arguments(FinetuneConfig)
-            sub.types = {**get_type_hints(FinetuneConfig), **dict.fromkeys(_FILES, str)}
-        else:
-            for word in positional:
-                sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=positional[word])
-            sub.add_function_arguments(function, skip=set(positional))
-            sub.types = {word: kind for word, kind in get_type_hints(function).items() if word not in positional}
-        for action in sub._actions:
-            if action.default is False:  # a switch may stand alone: --force is --force true
-                action.nargs, action.const = "?", True
-            members = alternatives(sub.types.get(action.dest))
-            if any(is_list(one) or getattr(one, "__origin__", None) is dict for one in members):
-                action.help = f"{action.help or ''} Accepts {forms(sub.types[action.dest], action.dest)}."
-        places[group].add_subcommand(own, sub, help=summary)
+        places[group].add_subcommand(own, _command(name, command, name == settings), help=command.summary)
     return parser
+
+
+def _command(name: str, command: Command, takes_settings: bool) -> _Parser:
+    """The parser of one command."""
+    options = command.options
+    optional = {word for word in command.positional if options[word].default is not REQUIRED}
+    words = [f"[{word.upper()}]" if word in optional else word.upper() for word in command.positional]
+    usage = " ".join([PROG, name, *words, "[options]"])
+    sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=command.summary, allow_abbrev=False)
+    sub.positionals = list(command.positional)
+    if takes_settings:
+        files = f"a YAML file of settings, or a packaged recipe: {', '.join(recipe_names())}; options win over it, "
+        files += "and of several the later over the earlier"
+        sub.add_argument(*(f"--{word}" for word in _FILES), action=_Config, help=files)
+        sub.add_class_arguments(FinetuneConfig)
+        sub.types = {**get_type_hints(FinetuneConfig), **dict.fromkeys(_FILES, str)}
+    else:
+        for word, said in command.positional.items():
+            sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=said)
+        for word, option in options.items():
+            if word not in command.positional:
+                given = {"required": True} if option.default is REQUIRED else {"default": option.default}
+                sub.add_argument(f"--{word}", type=option.type, help=option.help, **given)
+                sub.types = {**sub.types, word: option.type}
+    for action in sub._actions:
+        if action.default is False:  # a switch may stand alone: --force is --force true
+            action.nargs, action.const = "?", True
+        members = alternatives(sub.types.get(action.dest))
+        if any(is_list(one) or getattr(one, "__origin__", None) is dict for one in members):
+            action.help = f"{action.help or ''} Accepts {forms(sub.types[action.dest], action.dest)}."
+    return sub
 
 
 class _Config(ActionConfigFile):  # type: ignore[misc]

@@ -1,9 +1,11 @@
-"""Commands of training."""
+"""Commands around training: what is printed."""
 
 from __future__ import annotations
 
 import os
+import sys
 from shlex import quote
+from typing import Any
 
 from ..config import FinetuneConfig, recipe_names, recipe_path
 from .names import command_name
@@ -34,38 +36,31 @@ def tune(config: FinetuneConfig) -> None:
         print(f"  {here} merge {quote(out)} {quote(out + '-merged')}")
 
 
-def inspect(
-    data: str,
-    base_model: str,
-    prompt_template: str = "alpaca",
-    cutoff_len: int = 512,
-    train_on_inputs: bool = False,
-    columns: dict[str, str | None] | None = None,
-    examples: int = 3,
-) -> None:
-    """Show what training would see: counts, lengths, truncation, and examples with supervised tokens in green.
+def plan(**given: Any) -> None:
+    """Print a plan; exit code 1 where the run does not fit."""
+    from ..planning import plan
+
+    made = plan(**{name: value for name, value in given.items() if value is not None})
+    print(made)
+    if not made.fits:
+        sys.exit(1)
+
+
+def examples_shown(examples: int = 3) -> None:
+    """The option of `inspect` that is of the terminal alone.
 
     Args:
-        data: Records: a file, a hub id, or `seeds`.
-        base_model: Its tokenizer is used; no weights are loaded.
-        prompt_template: A packaged template or a JSON file.
-        cutoff_len: Most tokens an example may have.
-        train_on_inputs: Supervise the prompt too.
-        columns: Names of the data's own columns; one of theirs that is null is left out on purpose.
-        examples: Examples to show.
+        examples: Number of examples to show, with supervised tokens in green.
     """
+
+
+def inspect(examples: int, **given: Any) -> None:
+    """Print a report of the data, and some examples."""
     from rich.console import Console
 
-    from .. import api
+    from ..planning import inspect
 
-    report = api.inspect(
-        data,
-        base_model,
-        prompt_template=prompt_template,
-        cutoff_len=cutoff_len,
-        train_on_inputs=train_on_inputs,
-        columns=columns,
-    )
+    report = inspect(**given)
     console = Console(highlight=False)
     console.print(printable(str(report)), markup=False, soft_wrap=True)
     for text in report.examples_shown(examples):

@@ -1,1 +1,194 @@
-"""A model that answers here."""
+"""A model that answers here: loaded, asked, talked to.
+
+from alpaca_lora import load
+model = load("runs/first")
+model.generate("Name three fruits.")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, DataError
+from ..runs import by_name
+
+if TYPE_CHECKING:
+    from .answer_table import AnswerTable
+    from .model import LocalModel
+    from .moderation import Moderation
+    from .sampling import Sampling
+
+
+def load(
+    path: str | Path,
+    *,
+    base_model: str | None = None,
+    prompt_template: str | None = None,
+    also: str | Path | Sequence[str | Path] = (),
+    force: bool = False,
+) -> LocalModel:
+    """Load an adapter folder, a merged folder or a base for generation.
+
+    Args:
+        path: Folder, hub id of a base, or `demo`.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        also: Further adapters of the same base, each called by its folder's name; `base` is the base itself.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+
+    Raises:
+        AdapterError: an adapter is damaged, or not for this base, tokenizer or template.
+        ModelError: the base cannot be loaded.
+    """
+    from .model import LocalModel
+
+    also = [also] if isinstance(also, str | Path) else also
+    return LocalModel.load(path, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
+
+
+def generate(
+    model: str | Path | LocalModel,
+    instruction: str,
+    input: str = "",
+    *,
+    adapter: str | None = None,
+    base_model: str | None = None,
+    **sampling: Any,
+) -> str:
+    """The answer to one instruction; for many, `load(...).answers([...])` makes them together, several times as fast.
+
+    Args:
+        model: What `load` returned, or anything it takes.
+        instruction: What to do.
+        input: Context, may be empty.
+        adapter: Which of several adapters answers; `base` is none of them.
+        base_model: As for `load`.
+        **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
+            seed, stop.
+
+    Raises:
+        ConfigError: a value is out of range.
+        DataError: nothing is asked. Both are told before a model is loaded.
+        AdapterError, ModelError: as `load`.
+    """
+    loaded, chosen = _asked(model, instruction, input, sampling, base_model=base_model)
+    return loaded.generate(instruction, input, chosen, adapter)
+
+
+def stream(
+    model: str | Path | LocalModel,
+    instruction: str,
+    input: str = "",
+    *,
+    adapter: str | None = None,
+    base_model: str | None = None,
+    prompt_template: str | None = None,
+    force: bool = False,
+    **sampling: Any,
+) -> Iterator[str]:
+    """Answer one instruction, in pieces as they are made.
+
+    Args:
+        model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
+        instruction: What to do.
+        input: Context.
+        adapter: Which of several adapters answers; `base` is none of them.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        **sampling: As for `generate`.
+
+    Raises:
+        ConfigError, DataError, AdapterError, ModelError: as `generate`.
+    """
+    where: dict[str, Any] = {"base_model": base_model, "prompt_template": prompt_template, "force": force}
+    loaded, chosen = _asked(model, instruction, input, sampling, **where)
+    return loaded.stream(instruction, input, chosen, adapter)
+
+
+def chat(
+    model: str | Path | LocalModel,
+    *,
+    also: str | Path | Sequence[str | Path] = (),
+    base_model: str | None = None,
+    prompt_template: str | None = None,
+    moderation: str | Moderation | None = None,
+    force: bool = False,
+    key: str | None = None,
+    write: Callable[..., Any] = print,
+    **sampling: Any,
+) -> None:
+    """Answer instructions typed in the terminal, each by itself, until the end of input.
+
+    Args:
+        model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
+        also: Folders of further adapters, to switch between.
+        base_model: For an adapter: where its base is now, if not where the adapter says.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        moderation: A file with one word or phrase per line that are refused, or the URL of an OpenAI-compatible
+            moderation endpoint; in Python also a function that returns why a text is refused, or None.
+        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        key: Key of the moderation endpoint.
+        write: Prints, as `print` does.
+        **sampling: As for `generate`; `max_new_tokens` is 512 if left out.
+    """
+    from .moderation import moderation_from
+    from .sampling import sampling_of
+    from .terminal import chat as talk
+
+    chosen = sampling_of({"max_new_tokens": 512, **sampling})
+    looks = moderation_from(moderation, key) if isinstance(moderation, str) else moderation
+    loaded = loaded_model(model, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
+    talk(loaded, chosen, looks, write=write)
+
+
+def compare_answers(
+    models: Sequence[Any] | Mapping[str, Any], instructions: Sequence[str | Mapping[str, str]], **sampling: Any
+) -> AnswerTable:
+    """The answers of several models to the same instructions, side by side.
+
+    Args:
+        models: Runs, loaded models, or anything `load` takes; a mapping gives their names, else they are the folders'.
+        instructions: Texts, or records of which `instruction` and `input` are read.
+        **sampling: As for `generate`.
+
+    Returns:
+        A table that shows itself in a notebook; `print` and `to_pandas()` give it elsewhere.
+
+    Raises:
+        ConfigError: nothing to ask or nobody, or two models have the same name.
+        AdapterError, ModelError: as `load`.
+    """
+    from .answer_table import answer_table
+    from .sampling import sampling_of
+
+    def loading(model: Any) -> Callable[[], LocalModel]:
+        if hasattr(model, "output_dir"):
+            return lambda: model.model  # a run keeps what it loaded
+        return lambda: loaded_model(model)
+
+    given = {name: loading(model) for name, model in by_name(models).items()}
+    return answer_table(given, instructions, sampling_of(sampling))
+
+
+def loaded_model(model: str | Path | LocalModel, **settings: Any) -> LocalModel:
+    """The model, loaded where it is not yet; `settings` as for `load`."""
+    if isinstance(model, str | Path):
+        return load(model, **settings)
+    if settings.get("base_model") is not None:
+        raise ConfigError("base_model: this model is loaded already, on its base. Give base_model to load.")
+    return model
+
+
+def _asked(
+    model: str | Path | LocalModel, instruction: str, input: str, sampling: Mapping[str, Any], **where: Any
+) -> tuple[LocalModel, Sampling]:
+    """The model and how its tokens are chosen, once something is asked in a way that can be answered."""
+    from .sampling import sampling_of
+
+    chosen = sampling_of(sampling)
+    if not f"{instruction}{input}".strip():
+        raise DataError("instruction: is empty. Say what to do.")
+    return loaded_model(model, **where), chosen

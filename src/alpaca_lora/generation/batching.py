@@ -20,7 +20,8 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ..errors import ModelError
-from .sampling import Sampler, Sampling
+from .sampler import Sampler
+from .sampling import Sampling
 from .streaming import GrowingText
 
 NOT_FINITE = (

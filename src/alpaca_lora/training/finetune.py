@@ -25,7 +25,7 @@ from ..models.attention import IMPLEMENTATION
 from ..models.distributed import from_first_rank, processes
 from ..models.fingerprint import fingerprint
 from ..models.load import Placement, checkpoint_activations, resolve_base
-from ..planning.prepare import prepare, report_losses
+from ..planning.preparation import prepare, report_losses
 from ..planning.schedule import check_schedule
 from ..planning.steps import plan_steps
 from ..runs.contract import Contract, write_run_file

@@ -65,9 +65,9 @@ class Run:
 
     def generate(self, instruction: str, input: str = "", **sampling: Any) -> str:
         """The tuned model's answer; `sampling` as for `generate`."""
-        from ..generation.sampling import sampling_of
+        from ..generation import generate
 
-        return self._model.generate(instruction, input, sampling_of(sampling))
+        return generate(self.model, instruction, input, **sampling)
 
     def merge(self, out: str | Path, **options: Any) -> Path:
         """Merge the adapter into its base; `options` as for `merge`."""
@@ -95,7 +95,8 @@ class Run:
         return content
 
     @cached_property
-    def _model(self) -> LocalModel:
-        from ..generation.model import LocalModel
+    def model(self) -> LocalModel:
+        """The tuned model, loaded once."""
+        from ..generation import load
 
-        return LocalModel.load(self.output_dir)
+        return load(self.output_dir)

@@ -11,7 +11,7 @@ from ..data.steps import StepDataset
 from ..errors import counted
 from ..models.distributed import nodes, processes
 from ..models.load import Placement
-from ..planning.prepare import PreparedData
+from ..planning.preparation import PreparedData
 
 
 def print_start(

@@ -21,7 +21,7 @@ from alpaca_lora.errors import ConfigError
 from alpaca_lora.evaluation.assignments import Desk, Share
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
 from alpaca_lora.evaluation.pairs import Comparison
-from alpaca_lora.evaluation.rate import rate
+from alpaca_lora.evaluation.rating import rate
 from alpaca_lora.evaluation.ratings import Ratings, read_ratings
 
 TOKEN = "a-token-of-enough-length"
@@ -32,7 +32,7 @@ SERVER = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 from alpaca_lora.evaluation.pairs import Comparison
-from alpaca_lora.evaluation.rate import rate
+from alpaca_lora.evaluation.rating import rate
 print_now = lambda url: print(url, flush=True)
 rate(Comparison.read(sys.argv[1]), token={TOKEN!r}, port=int(sys.argv[2]), ready=print_now)
 """

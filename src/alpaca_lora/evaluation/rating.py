@@ -18,7 +18,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from ..serving.serve import listen, run, url_of
+from ..serving.listening import listen, run, url_of
 from .assignments import Desk, Share
 from .ratings import NotStoredError, Ratings
 

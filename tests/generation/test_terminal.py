@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from alpaca_lora import load
-from alpaca_lora.generation.chat import chat
 from alpaca_lora.generation.moderation import Keywords, moderation_from
 from alpaca_lora.generation.sampling import Sampling
+from alpaca_lora.generation.terminal import chat
 
 SHORT = Sampling(max_new_tokens=5)
 

@@ -20,45 +20,9 @@ from .bodies import Bodies
 if TYPE_CHECKING:
     import uvicorn
 
-    from ..generation.model import LocalModel
-    from ..generation.moderation import Moderation
 
 GRACE_SECONDS = 5
 """How long answers may go on once the server was told to stop."""
-
-
-def serve_model(
-    load: Callable[[], LocalModel],
-    *,
-    host: str,
-    port: int,
-    token: str | None,
-    web: bool,
-    max_rows: int,
-    max_waiting: int,
-    moderation: Moderation | None,
-    ready: Callable[[str], None],
-    allow_host: Sequence[str] = (),
-) -> None:
-    """Take the port, load the model, and answer until told to stop; see `api.serve`."""
-    limits = (("max_rows", max_rows), ("max_waiting", max_waiting))
-    if problems := [f"{name}: {value!r} must be at least 1." for name, value in limits if value < 1]:
-        raise ConfigError(problems)
-    if web and not find_spec("gradio"):
-        raise MissingDependencyError("the page needs more packages: pip install 'alpaca-lora[web]'")
-    listening = listen(host, port, token, allow_host)
-    with listening:
-        from .engine import Engine
-        from .server import make_app
-
-        engine = Engine(load(), max_rows=max_rows, max_waiting=max_waiting)
-        app = make_app(engine, moderation)
-        if web:
-            from .page import add_page
-
-            app = add_page(app, engine, moderation)
-        ready(url_of(listening, token))
-        run(app, listening, token, engine.close, allow_host)
 
 
 def listen(host: str, port: int, token: str | None = None, allow_host: Sequence[str] = ()) -> socket.socket:
