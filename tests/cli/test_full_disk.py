@@ -21,6 +21,7 @@ from alpaca_lora.files import no_room, write_atomically
 from alpaca_lora.llm.journal import read_journal
 
 KEPT = "Make room and give the same command again; what was finished before is kept."
+GO_ON = "Make room; the same command goes on from here."
 SERVER = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
 
 
@@ -108,7 +109,7 @@ def test_answer_keeps_what_was_answered(models, tmp_path):
     (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     command = ("answer", models / "merged", tmp_path / "asked.json", tmp_path / "out.json", "--max_new_tokens", 4)
     code, said = run(4_000, *command)
-    assert (code, said) == (1, f"alpaca-lora: cannot be written: File too large. {KEPT}")
+    assert code == 1 and said.endswith(f"cannot be written: File too large. {GO_ON}")
     kept = len(read_journal(tmp_path / "out.journal").answers)
     assert 0 < kept < 40 and not (tmp_path / "out.json").exists()
     assert run(1 << 30, *command)[0] == 0
@@ -125,7 +126,7 @@ def test_self_instruct_keeps_what_was_paid(tmp_path, monkeypatch):
             command = ["self-instruct", "run", tmp_path / "run", "--base_url", url, "--model", "m"]
             command += ["--num_records", 300, "--concurrency", 1, "--timeout_seconds", 1]
             code, said = run(60_000, *command)
-            assert (code, said) == (1, f"alpaca-lora: cannot be written: File too large. {KEPT}")
+            assert code == 1 and said.endswith(f"cannot be written: File too large. {GO_ON}")
             kept = len(read_journal(tmp_path / "run").answers)
             assert kept
             assert run(1 << 30, *command)[0] == 0

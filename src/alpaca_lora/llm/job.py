@@ -160,6 +160,7 @@ class Job(ABC):
                 try:
                     await asyncio.gather(*everything)
                 finally:  # a failure of ours, such as a full disk, ends all of them
+                    self.over = True  # before: a cancellation is lost where an answer comes at that moment
                     for task in everything:
                         task.cancel()
                     await asyncio.gather(*everything, return_exceptions=True)
