@@ -162,7 +162,7 @@ def test_a_settings_file_that_is_not_utf8_is_named(capsys, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"seed: 1  # caf\xe9\n")
     with pytest.raises(SystemExit) as caught:
         cli.main(["finetune", "--config", str(tmp_path / "mine.yaml")])
-    assert "mine.yaml is not valid YAML: 'utf-8' codec" in str(caught.value)
+    assert "mine.yaml: damaged: not UTF-8 text (byte 14). Save it as UTF-8 text." in str(caught.value)
 
 
 def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):
