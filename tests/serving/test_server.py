@@ -21,7 +21,7 @@ from alpaca_lora.errors import ConfigError
 from alpaca_lora.generation.moderation import Keywords, ModerationEndpoint
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.serving.engine import Engine
-from alpaca_lora.serving.serve import listen, serve_model, server_of
+from alpaca_lora.serving.serve import listen, run, serve_model, server_of
 from alpaca_lora.serving.server import make_app
 
 openai = pytest.importorskip("openai")
@@ -813,3 +813,21 @@ def test_no_room_at_all_is_refused_before_anything_else(model, name):
     limits = {"max_rows": 1, "max_waiting": 1, name: 0}
     with pytest.raises(ConfigError, match=f"{name}: 0 must be at least 1."):
         serve(model, port=0, **limits)
+
+
+def test_sigterm_before_the_server_listens_for_it_stops_it_too(monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn")
+    plain, before = uvicorn.Server.run, signal.getsignal(signal.SIGTERM)
+
+    def told_early(self, sockets):
+        signal.raise_signal(signal.SIGTERM)
+        plain(self, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", told_early)
+
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    with listen("127.0.0.1", 0) as listening:
+        run(app, listening)
+    assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
