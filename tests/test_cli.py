@@ -371,7 +371,9 @@ def test_diff_and_extract(capsys, finished, short_base, tmp_path):
     )
     code, _, err = run(capsys, "diff", "verify", diff, tuned)
     assert code == 1 and err.startswith("alpaca-lora: not what the difference was made with: ")
-    code, out, _ = run(capsys, "extract", short_base, tuned, tmp_path / "adapter", "--r", 8, "--targets", '["q_proj"]')
+    code, out, _ = run(
+        capsys, "extract", short_base, tuned, tmp_path / "adapter", "--lora_r", 8, "--lora_target_modules", '["q_proj"]'
+    )
     assert code == 0
     assert "model.layers.0.self_attn.q_proj  0.0000\n" in out and "Relative error of these 2 modules: 0.0000" in out
     assert run(capsys, "diff", "mak")[0] == 2

@@ -51,7 +51,7 @@ def logits(model):
 
 def test_a_change_of_that_rank_is_found_whole(pair, tmp_path):
     pair(4)
-    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", r=4)
+    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", lora_r=4)
     assert len(found.modules) == 14
     assert max(found.modules.values()) < 1e-5 and found.error < 1e-5 and found.modules_error < 1e-5
     assert found.left_out == {}
@@ -69,7 +69,7 @@ def test_a_change_of_that_rank_is_found_whole(pair, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*has no alpaca_lora.json")
 def test_the_error_is_the_least_of_its_rank(pair, tmp_path):
     pair(32)
-    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", r=6)
+    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", lora_r=6)
     merge(tmp_path / "adapter", tmp_path / "merged", certify=False)
     base, tuned, near = (
         AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("base", "tuned", "merged")
@@ -88,7 +88,9 @@ def test_the_error_is_the_least_of_its_rank(pair, tmp_path):
 
 def test_what_has_no_lora_is_counted(pair, tmp_path):
     pair(2, head=0.1, norm=1.0)
-    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", r=2, targets=["q_proj", "v_proj"])
+    found = extract_lora(
+        tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", lora_r=2, lora_target_modules=["q_proj", "v_proj"]
+    )
     assert {module.rsplit(".", 1)[-1] for module in found.modules} == {"q_proj", "v_proj"}
     assert found.left_out.keys() >= {"lm_head.weight", "model.norm.weight", "model.layers.0.mlp.up_proj.weight"}
     assert found.left_out["model.norm.weight"] == pytest.approx(1.0)
@@ -97,7 +99,7 @@ def test_what_has_no_lora_is_counted(pair, tmp_path):
 
 def test_more_rank_than_a_matrix_has(pair, tmp_path):
     pair(40)
-    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", r=100)
+    found = extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", lora_r=100)
     assert found.error < 1e-5
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {100}
@@ -107,7 +109,7 @@ def test_the_same_each_time(pair, tmp_path):
     pair(32)
     state = torch.random.get_rng_state()
     for name in ("a", "b"):
-        extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / name, r=2)
+        extract_lora(tmp_path / "base", tmp_path / "tuned", tmp_path / name, lora_r=2)
     assert torch.equal(torch.random.get_rng_state(), state)
     first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("a", "b"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -122,7 +124,7 @@ def test_a_contract_goes_along_and_binds_to_this_base(tiny_base, sentencepiece_t
     sentencepiece_tokenizer.save_pretrained(tmp_path / "tuned")
     contract = Contract.of(Encoder(sentencepiece_tokenizer, Template.load("alpaca_short")), "a hub id", "of old")
     write_run_file(tmp_path / "tuned", contract)
-    extract_lora(tiny_base, tmp_path / "tuned", tmp_path / "adapter", r=8)
+    extract_lora(tiny_base, tmp_path / "tuned", tmp_path / "adapter", lora_r=8)
     bound = read_contract(tmp_path / "adapter")
     assert (bound.base_model, bound.base_fingerprint) == (tiny_base, fingerprint(tiny_base))
     assert load(tmp_path / "adapter").encoder.template.name == "alpaca_short"
@@ -132,12 +134,12 @@ def test_a_contract_goes_along_and_binds_to_this_base(tiny_base, sentencepiece_t
 def test_what_is_refused(pair, tiny_llama, tmp_path):
     pair(2)
     paths = tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter"
-    with pytest.raises(ConfigError, match="r: 0 must be a whole number of at least 1"):
-        extract_lora(*paths, r=0)
+    with pytest.raises(ConfigError, match="lora_r: 0 must be a whole number of at least 1"):
+        extract_lora(*paths, lora_r=0)
     with pytest.raises(
         ConfigError, match="'q_projj' matches no linear module of LlamaForCausalLM. Did you mean 'q_proj'"
     ):
-        extract_lora(*paths, targets=["q_projj"])
+        extract_lora(*paths, lora_target_modules=["q_projj"])
     with pytest.raises(AdapterError, match="no module differs from .*: there is nothing to extract"):
         extract_lora(tmp_path / "base", tmp_path / "base", tmp_path / "adapter")
     tiny_llama(200, hidden=32, kv_heads=2).save_pretrained(tmp_path / "narrow")

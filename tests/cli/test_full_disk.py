@@ -124,7 +124,7 @@ def test_self_instruct_keeps_what_was_paid(tmp_path, monkeypatch):
         try:
             url = server.stdout.readline().strip()
             command = ["self-instruct", "run", tmp_path / "run", "--base_url", url, "--model", "m"]
-            command += ["--num_records", 300, "--concurrency", 1, "--timeout_seconds", 1]
+            command += ["--num_records", 300, "--concurrency", 1, "--timeout_seconds", 10]
             code, said = run(60_000, *command)
             assert code == 1 and said.endswith(f"cannot be written: File too large. {GO_ON}")
             kept = len(read_journal(tmp_path / "run").answers)

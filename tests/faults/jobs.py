@@ -70,6 +70,10 @@ class Job:
         place.mkdir()
         self.paid[place] = self.server.tokens if self.server else 0
 
+    def paid_since(self, place: Path) -> int:
+        """Tokens the server counted since the first start in a folder."""
+        return self.server.tokens - self.paid[place] if self.server else 0
+
     def run(self, run: Zygote, place: Path, after: float | Callable[[], bool] | None, number: int) -> Ended:
         """Start it, and send it a signal at that moment; see `Zygote.run`."""
         return run.run(self.argv(place), after, number)
@@ -83,7 +87,7 @@ class Job:
             assert left, path
         if self.server and (journals := list(place.rglob("journal.jsonl"))):
             state = read_journal(journals[0].parent)
-            paid = self.server.tokens - self.paid[place]
+            paid = self.paid_since(place)
             assert paid <= state.spent.tokens + state.unanswered.tokens, "paid, and not in the journal"
             assert len({answer["request"] for answer in state.answers}) == len(state.answers), "paid twice"
 

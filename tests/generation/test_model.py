@@ -164,8 +164,9 @@ def test_an_error_reaches_the_reader(tiny_llama, sentencepiece_tokenizer):
         ({"temperature": 1e-40}, "temperature: 1e-40 must be 0, or from 0.001 to 1000."),
         ({"repetition_penalty": 1e-40}, "repetition_penalty: 1e-40 must be from 0.01 to 100."),
         ({"seed": 2**70}, f"seed: {2**70} must be a whole number from 0 to 2^63 - 1."),
+        pytest.param({"top_k": -(10**5_000)}, "top_k: a number of 5,001 digits must be at least 0.", id="digits"),
         ({"stop": ("",)}, "stop: ('',) must be texts of at least one character."),
-        ({"num_beams": 0}, "num_beams: 0 must be at least 1."),
+        ({"num_beams": 0}, "num_beams: 0 must be from 1 to 64."),
     ],
 )
 def test_values_out_of_range(values, message):

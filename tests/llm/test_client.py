@@ -367,7 +367,7 @@ def test_wrong_budgets(values, words):
         ({"url": "https://me:secret@x.example/v1"}, "holds a name, a password or a query"),
         ({"key": "sk-a\n"}, "holds a space, a line break"),
         ({"kind": "chats"}, "kind: 'chats' must be chat or completions"),
-        ({"concurrency": 0}, "concurrency: 0 must be at least 1"),
+        ({"concurrency": 0}, "concurrency: 0 must be from 1 to 1000"),
         ({"timeout_seconds": 0}, "timeout_seconds: 0 must be above 0"),
     ],
 )

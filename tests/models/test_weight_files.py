@@ -139,6 +139,17 @@ def test_transformers_own_exceptions_name_the_file(base, file, values, use):
         use(str(base))
 
 
+def test_a_panic_of_tokenizers_is_told(base):
+    """It is no Exception, so that nothing but this would catch it."""
+    edit(base / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    load_tokenizer(str(base))
+    content = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["continuing_subword_prefix"] = "x" * 13
+    edit(base / "tokenizer.json", **content)
+    with pytest.raises(ModelError, match=f"^{base}/tokenizer.json: transformers cannot use it: range .*Copy the model"):
+        load_tokenizer(str(base))
+
+
 def test_files_that_are_none(base):
     for file, use in (("tokenizer_config.json", load_tokenizer), ("config.json", load_config)):
         (base / file).unlink()

@@ -421,11 +421,13 @@ def test_a_server_puts_all_its_adapters_on_the_base_that_is_named(moved, tmp_pat
     adapter, base = moved
     other = shutil.copytree(adapter, tmp_path / "other")
     made = []
-    monkeypatch.setattr("alpaca_lora.serving.listening.serve_model", lambda loaded, **options: made.append(loaded()))
-    cli.main(["serve", str(adapter), "--also", str(other), "--base_model", base])
+    monkeypatch.setattr("alpaca_lora.serving.listening.run", lambda app, listening, token, close, names: close())
+    monkeypatch.setattr("alpaca_lora.serving.engine.Engine", lambda model, **limits: made.append(model) or Mock())
+    monkeypatch.setattr("alpaca_lora.serving.server.make_app", lambda engine, looks: None)
+    cli.main(["serve", str(adapter), "--also", str(other), "--base_model", base, "--port", "0"])
     assert [*made[0].voices] == ["moved", "base", "other"]
     with pytest.raises(SystemExit, match="no such folder: .*gone"):
-        cli.main(["serve", str(adapter), "--also", str(other)])
+        cli.main(["serve", str(adapter), "--also", str(other), "--port", "0"])
 
 
 def test_a_base_that_is_named_is_checked_against_the_contract(short_base, tiny_llama, tmp_path):

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 
 import pytest
 
+import alpaca_lora
 from alpaca_lora import load, serve
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.generation.moderation import Keywords, ModerationEndpoint
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.serving.engine import Engine
-from alpaca_lora.serving.listening import listen, serve_model, server_of
+from alpaca_lora.serving.listening import listen, run, server_of
 from alpaca_lora.serving.server import make_app
 
 openai = pytest.importorskip("openai")
@@ -339,8 +340,8 @@ def test_a_character_of_several_tokens_comes_whole_and_in_ascii(port, model, mon
     text = "naïve 日本 \u2028 🦙"
     ids = iter([*model.encoder.response_ids(text), model.encoder.eos_id])
     assert len(model.encoder.response_ids("🦙")) > 1
-    monkeypatch.setattr("alpaca_lora.generation.sampling.Sampler.plain", False)
-    monkeypatch.setattr("alpaca_lora.generation.sampling.Sampler.choose", lambda *_: next(ids))
+    monkeypatch.setattr("alpaca_lora.generation.sampler.Sampler.plain", False)
+    monkeypatch.setattr("alpaca_lora.generation.sampler.Sampler.choose", lambda *_: next(ids))
     events, _ = streamed(port, "/v1/chat/completions", {**chat(max_tokens=50), "model": model.name})
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == text
 
@@ -609,23 +610,10 @@ def test_another_machine_needs_a_token(host, token, message):
 
 
 def test_a_taken_port_is_told_before_the_model_is_loaded():
-    def never():
-        raise AssertionError
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port: {port} on 127.0.0.1 cannot be used .*0 takes one that is free"):
-            serve_model(
-                never,
-                host="127.0.0.1",
-                port=port,
-                token=None,
-                web=False,
-                max_rows=1,
-                max_waiting=1,
-                moderation=None,
-                ready=print,
-            )
+            alpaca_lora.serve("nowhere", port=port)  # there is no such model
 
 
 # Many at once
@@ -813,3 +801,21 @@ def test_no_room_at_all_is_refused_before_anything_else(model, name):
     limits = {"max_rows": 1, "max_waiting": 1, name: 0}
     with pytest.raises(ConfigError, match=f"{name}: 0 must be at least 1."):
         serve(model, port=0, **limits)
+
+
+def test_sigterm_before_the_server_listens_for_it_stops_it_too(monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn")
+    plain, before = uvicorn.Server.run, signal.getsignal(signal.SIGTERM)
+
+    def told_early(self, sockets):
+        signal.raise_signal(signal.SIGTERM)
+        plain(self, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", told_early)
+
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    with listen("127.0.0.1", 0) as listening:
+        run(app, listening)
+    assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL

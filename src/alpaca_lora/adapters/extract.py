@@ -68,7 +68,7 @@ def extract(
     from peft import LoraConfig
 
     if r < 1:
-        raise ConfigError(f"r: {r!r} must be a whole number of at least 1.")
+        raise ConfigError(f"lora_r: {r!r} must be a whole number of at least 1.")
     check_new(out)
     base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
     chosen = _linear_modules(base.folder, targets)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..config import shown
 from ..errors import ConfigError, did_you_mean
 
 
@@ -36,7 +37,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name}: {getattr(self, name)!r} must be {rule}."
+            f"{name}: {shown(getattr(self, name))} must be {rule}."
             for name, ok, rule in (
                 ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
                 ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 1e3, "0, or from 0.001 to 1000"),

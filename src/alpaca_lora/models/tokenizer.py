@@ -48,7 +48,9 @@ def load_tokenizer(base_model: str) -> Any:
         ) from error
     except ModelError:
         raise
-    except Exception as error:  # tokenizers raises Exception itself
+    except BaseException as error:  # tokenizers raises Exception itself, and panics, which are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ModelError(cannot_load("tokenizer", base_model, error, "tokenizer.json")) from error
 
 
@@ -116,7 +118,7 @@ def check_readable(base_model: str, *names: str) -> None:
             read_json_file(path, ModelError, "Copy the model again.")
 
 
-def cannot_load(what: str, base_model: str, error: Exception, file: str) -> str:
+def cannot_load(what: str, base_model: str, error: BaseException, file: str) -> str:
     """What a user is told where transformers cannot load something, most likely for what `file` says."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     if "trust_remote_code" in str(error):

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import ConfigError
-from .bodies import answer
+from .bodies import answer, drained
 
 COOKIE = "alpaca_lora_token"
 
@@ -106,6 +106,8 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
+            if "expect" not in headers:  # such a client waits for the answer before it sends
+                await drained(receive)
             await answer(send, *refusal)
 
     def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:

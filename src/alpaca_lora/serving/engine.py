@@ -93,11 +93,7 @@ class Engine:
             TooManyRows: more than may ever wait.
             DataError: a prompt is longer than what the model reads.
         """
-        if len(prompts) > self.max_waiting:
-            raise TooManyRows(
-                f"{len(prompts)} answers at once are more than may wait here, {self.max_waiting}. Ask for fewer "
-                "(prompts times n), or start the server with a larger --max_waiting."
-            )
+        self.check_rows(len(prompts))
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -106,6 +102,18 @@ class Engine:
         answers = [self.model.begin(*one, adapter) for one in zip(prompts, samplings, strict=True)]
         self._queue([Job(answer, adapter or self.model.name, tell) for answer in answers])
         return Asked(answers, grown)
+
+    def check_rows(self, rows: int) -> None:
+        """Refuse what may never wait, before anything is done for it.
+
+        Raises:
+            TooManyRows: it is.
+        """
+        if rows > self.max_waiting:
+            raise TooManyRows(
+                f"{rows:,} answers at once are more than may wait here, {self.max_waiting}. Ask for fewer "
+                "(prompts times n), or start the server with a larger --max_waiting."
+            )
 
     def _queue(self, jobs: list[Job]) -> None:
         with self._changed:

@@ -82,17 +82,22 @@ def run(
         close: Ends what is still going on after those seconds.
         allow_host: Names beside this machine's own, as for `Guard`.
     """
+    server = server_of(app, listening, token, close, allow_host)
     # uvicorn raises the signal again once it has shut down: what comes after serving, such as a report, is still done.
-    with suppress(KeyboardInterrupt), _sigterm_spent():
-        server_of(app, listening, token, close, allow_host).run(sockets=[listening])
+    with suppress(KeyboardInterrupt), _sigterm_only_stops(server):
+        server.run(sockets=[listening])
 
 
 @contextmanager
-def _sigterm_spent() -> Iterator[None]:
-    """SIGTERM has no effect of its own, where it would end the process."""
+def _sigterm_only_stops(server: uvicorn.Server) -> Iterator[None]:
+    """SIGTERM stops the server, also before it listens for signals, where it would end the process."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if ours:
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

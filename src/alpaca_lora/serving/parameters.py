@@ -64,6 +64,8 @@ OFF: dict[str, tuple[Any, ...] | None] = {
 WINDOWS = {"repeat_last_n", "repetition_penalty_range", "rep_pen_range"}
 """They change nothing, either, where `repetition_penalty` is 1."""
 
+_MOST_UNKNOWN = 8  # looking for what each may have meant takes milliseconds, in which no one is answered
+
 ALIASES = {
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict", "num_predict"),
     "stop": ("stop", "stop_sequences", "stopping_strings"),
@@ -98,7 +100,8 @@ def sorted_out(sent: dict[str, Any], known: Iterable[str]) -> tuple[dict[str, An
     """
     given: dict[str, Any] = {}
     called: dict[str, str] = {}
-    problems = []
+    problems: list[str] = []
+    unknown: list[str] = []
     to_ours = {alias: ours for ours, names in ALIASES.items() for alias in names}
     known = {*known}
     for name, value in sent.items():
@@ -114,7 +117,11 @@ def sorted_out(sent: dict[str, Any], known: Iterable[str]) -> tuple[dict[str, An
             off = " or ".join(map(json.dumps, OFF[name] or ()))
             problems.append(f"{name}: {_short(value)} is not supported by this server. Leave it out, or send {off}")
         else:
-            problems.append(f"{_short(name)[1:-1]}: is not known.{did_you_mean(name, {*known, *OFF, *to_ours})}")
+            unknown.append(name)
+    for name in unknown[:_MOST_UNKNOWN]:
+        problems.append(f"{_short(name)[1:-1]}: is not known.{did_you_mean(name, {*known, *OFF, *to_ours})}")
+    if len(unknown) > _MOST_UNKNOWN:
+        problems.append(f"the body: {len(unknown) - _MOST_UNKNOWN:,} more names are not known")
     return given, called, problems
 
 

@@ -27,6 +27,10 @@ NO_LIMIT = 2**31 - 1
 """Tokens of an answer that ends by itself, or where the model reads no further."""
 
 
+MOST_STOPS = 64
+"""Each is looked for whenever an answer grows."""
+
+
 class Refused(Exception):
     """A request that gets an error: HTTP status, reason, and the parameter it is about."""
 
@@ -104,6 +108,9 @@ class Asking(BaseModel):
         """
         limit = self._usual_limit if self.max_tokens is None else self.max_tokens
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stops) > MOST_STOPS:
+            name = self._called.get("stop", "stop")
+            raise Refused(400, f"{name}: {len(stops):,} texts are more than the {MOST_STOPS} that may be sent.", name)
         chosen = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
         try:
             return Sampling(

@@ -76,6 +76,10 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
         name = known(body.model)
+        try:
+            engine.check_rows(len(body.prompts) * (body.n or 1))
+        except TooManyRows as error:
+            raise Refused(400, str(error), "n" if len(body.prompts) == 1 else body.about) from error
         for prompt in body.prompts:
             await _look(moderation, prompt, "prompt")
 
@@ -141,7 +145,7 @@ async def _reply(
     except QueueFull as error:
         raise Refused(429, str(error), code="queue_full") from error
     except TooManyRows as error:
-        raise Refused(400, str(error), "n" if len(prompts) == 1 else body.about) from error
+        raise Refused(400, str(error), "n") from error
     except DataError as error:
         code = "context_length_exceeded" if isinstance(error, TooLong) else None
         raise Refused(400, f"{body.about}: {error}", body.about, code) from error
