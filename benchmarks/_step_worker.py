@@ -169,7 +169,7 @@ def ours(job: dict[str, Any], layout: str) -> None:
     from alpaca_lora.config import FinetuneConfig
     from alpaca_lora.models.load import Placement
     from alpaca_lora.planning.steps import plan_steps
-    from alpaca_lora.training import finetune
+    from alpaca_lora.training import pipeline
 
     _, _, examples, model = load(job)
     (output_dir := Path(job["folder"]) / layout).mkdir()
@@ -197,13 +197,13 @@ def ours(job: dict[str, Any], layout: str) -> None:
     settings = f"alpaca_lora {version('alpaca_lora')}, layout {layout}, max_tokens {steps.planner.max_tokens}"
     settings += f", {steps.packs_per_step} packs"
 
-    class ClockedTrainer(finetune.AlpacaTrainer):
+    class ClockedTrainer(pipeline.AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
             self.add_callback(clock(model, settings))
 
-    finetune.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
-    finetune.train(config, model, placement, steps, None)
+    pipeline.AlpacaTrainer = ClockedTrainer  # `train` takes no callbacks, and the rest of it is to be as users get it
+    pipeline.train(config, model, placement, steps, None)
 
 
 def gemm(job: dict[str, Any]) -> None:

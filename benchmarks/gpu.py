@@ -7,7 +7,7 @@
 Examples are real records tokenised (`--data`, `--tokenizer`; ids modulo the vocabulary). A GPU machine without a
 tokenizer reads what `--write-lengths FILE` wrote elsewhere (`--lengths FILE`), else draws a synthetic set.
 First the layouts as they run here (compiled FlexAttention on CUDA) are compared to the dense mask on a small model;
-the exit code is 1 if `tree` in float32 differs by 1e-4. Then each row is a fresh model in `training.finetune.train`, as
+the exit code is 1 if `tree` in float32 differs by 1e-4. Then each row is a fresh model in `training.pipeline.train`, as
 users get it: `--warmup` steps (compilation), then `--steps` timed from step end to step end; figures are medians.
 
     MFU      2 x multiply-adds / seconds / the card's dense bfloat16 peak. Counted: forward and input gradient of frozen
@@ -57,7 +57,7 @@ try:
     from alpaca_lora.models.load import Placement
     from alpaca_lora.models.lora import add_lora
     from alpaca_lora.planning.steps import plan_steps
-    from alpaca_lora.training import finetune
+    from alpaca_lora.training import pipeline
     from alpaca_lora.training.trainer import pack_loss, plain_head
 except ImportError as error:
     print(f"{error}. Needed: pip install torch transformers accelerate peft, and PYTHONPATH=src.", file=sys.stderr)
@@ -208,7 +208,7 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
     steps, timer = plan_steps(config, model.config, examples, placement), Clock(model)
     row["packs_per_step"] = steps.packs_per_step
 
-    class ClockedTrainer(finetune.AlpacaTrainer):
+    class ClockedTrainer(pipeline.AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
             kwargs["args"].save_strategy = "no"
             super().__init__(**kwargs)
@@ -216,9 +216,9 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
             row["fused_head"] = self.head is not None
 
     with contextlib.ExitStack() as stack:  # `train` takes no callbacks
-        stack.callback(setattr, finetune, "AlpacaTrainer", finetune.AlpacaTrainer)
-        finetune.AlpacaTrainer = ClockedTrainer
-        finetune.train(config, model, placement, steps, None)
+        stack.callback(setattr, pipeline, "AlpacaTrainer", pipeline.AlpacaTrainer)
+        pipeline.AlpacaTrainer = ClockedTrainer
+        pipeline.train(config, model, placement, steps, None)
     held: Held = []
     for number in range(len(timer.ends)):
         steps.set_epoch(number // steps.steps_per_epoch)

@@ -70,8 +70,8 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
     from alpaca_lora.planning.memory import Memory, MemoryModel, MicroBatch
     from alpaca_lora.planning.preparation import prepare
     from alpaca_lora.planning.steps import plan_steps
-    from alpaca_lora.training.finetune import train
     from alpaca_lora.training.model import trainable_model
+    from alpaca_lora.training.pipeline import train
 
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"data": "seeds", "output_dir": folder, "batch_size": 4, "max_steps": 2, "val_set_size": 0}

@@ -29,7 +29,7 @@ PLACES = {  # of each file whose messages name options: the commands in which th
     "models/load.py": {"adapter": ("finetune",)},
     "planning/cards.py": {"gpu_memory": ("plan",)},
     "training/output_dir.py": {"resume": ("finetune",)},
-    "training/finetune.py": {"resume": ("finetune",)},
+    "training/pipeline.py": {"resume": ("finetune",)},
 }
 OTHERS = {"nproc_per_node", "no"}  # torchrun's, pip's
 ADVICE = re.compile(r"--([a-z][a-z_]+)|(?:with|[Gg]ive|as) (?=\w+_)(\w+?)(?:\b(?!=)|=OUT)")

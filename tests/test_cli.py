@@ -227,7 +227,7 @@ def test_null_leaves_a_column_out(capsys):
         (["export", "nowhere", ".", "--format", "ollama"], ".: exists and is not an empty folder"),
         (["diff", "make", "nowhere", "nothing", "."], ".: exists and is not an empty folder"),
         (["diff", "apply", "nowhere", "nothing", "."], ".: exists and is not an empty folder"),
-        (["generate", "x" * 5_000, "Hi"], f"base_model: no such folder: '{'x' * 299}... Give a folder"),
+        (["generate", "x" * 5_000, "Hi"], f"base_model: no such folder: '{'x' * 299}.... Give a folder"),
     ],
 )
 def test_what_can_be_known_is_said_before_a_model_is_looked_for(capsys, tmp_path, monkeypatch, words, said):
@@ -242,7 +242,7 @@ def test_a_settings_file_that_is_not_utf8_is_named(capsys, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"seed: 1  # caf\xe9\n")
     with pytest.raises(SystemExit) as caught:
         cli.main(["finetune", "--config", str(tmp_path / "mine.yaml")])
-    assert "mine.yaml: not UTF-8 text: byte 15 is 0xe9" in str(caught.value)
+    assert "mine.yaml: damaged: not UTF-8 text: byte 15 is 0xe9" in str(caught.value)
 
 
 def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):

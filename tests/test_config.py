@@ -274,8 +274,8 @@ def test_an_unknown_recipe():
     ("content", "message"),
     [
         (b"a: 1\nb: [1", r"mine.yaml is not valid YAML: expected ',' or '\]', but got .*\(line 2\)\. Correct it\.$"),
-        (b"a: \xff", r"mine.yaml: not UTF-8 text: byte 4 is 0xff\. Give a text file in UTF-8\.$"),
-        ("a: é".encode("utf-16"), "mine.yaml: not UTF-8 text: byte 1 is 0xff"),
+        (b"a: \xff", r"mine.yaml: damaged: not UTF-8 text: byte 4 is 0xff\. Give a text file in UTF-8\.$"),
+        ("a: é".encode("utf-16"), "mine.yaml: damaged: not UTF-8 text: byte 1 is 0xff"),
         (b"a: 1\nb: \x01", r"mine.yaml is not valid YAML: special characters are not allowed \(line 2\)"),
         (b"#" * 100_001, r"mine.yaml: has 100,001 bytes; at most 100,000 are read"),
         (b"columns: " + b"[" * 40_000, "mine.yaml is not valid YAML: it is nested too deep"),

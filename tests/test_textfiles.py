@@ -26,8 +26,8 @@ def test_what_it_says(tmp_path):
     [
         (b"", "damaged: not JSON (line 1, column 1: Expecting value)"),
         (b'{"a": 1,\n "b" 2}', "damaged: not JSON (line 2, column 6: Expecting ':' delimiter)"),
-        (b'{"a": "\xe9"}', "damaged: not UTF-8 text (byte 7)"),
-        (b"\xff\xfe{\0}\0", "damaged: not UTF-8 text (byte 0)"),
+        (b'{"a": "\xe9"}', "damaged: not UTF-8 text: byte 8 is 0xe9"),
+        (b"\xff\xfe{\0}\0", "damaged: not UTF-8 text: byte 1 is 0xff"),
         (b"[1]", "damaged: holds a list, not an object"),
         (b"null", "damaged: holds a NoneType, not an object"),
         (b'{"a": 1, "b": 2, "a": 1}', "damaged: the key 'a' stands twice"),

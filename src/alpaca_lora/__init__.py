@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .selfinstruct import self_instruct as self_instruct
     from .selfinstruct import self_instruct_report as self_instruct_report
     from .serving import serve as serve
-    from .training.finetune import finetune as finetune
+    from .training import finetune as finetune
     from .training.run import Run as Run
 
 _HOMES = {
@@ -78,7 +78,7 @@ _HOMES = {
     "runs": ("plot_runs",),
     "selfinstruct": ("refilter", "self_instruct", "self_instruct_report"),
     "serving": ("serve",),
-    "training.finetune": ("finetune",),
+    "training": ("finetune",),
     "training.run": ("Run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

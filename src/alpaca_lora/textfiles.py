@@ -53,7 +53,7 @@ def read_text_file(
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         found = f"byte {problem.start + 1} is 0x{problem.object[problem.start]:02x}"
-        raise error(f"{path}: not UTF-8 text: {found}. {advice}") from None
+        raise error(f"{path}: damaged: not UTF-8 text: {found}. {advice}") from None
 
 
 def parse_json(text: str, where: str, error: type[Exception], advice: str = AGAIN) -> dict[str, Any]:

@@ -259,8 +259,6 @@ def _answers(folder: Path, beams: bool = False) -> Any:
 
 def world(folder: Path) -> dict[str, Target]:
     """Makes everything there is to damage, and says what is made of it."""
-    from alpaca_lora.training.prepare import check_output_dir
-
     from alpaca_lora import finetune, merge
     from alpaca_lora.config import FinetuneConfig
     from alpaca_lora.evaluation.preferences import alpaca_eval_score, read_preferences
@@ -272,6 +270,7 @@ def world(folder: Path) -> dict[str, Target]:
     from alpaca_lora.runs.run_card import run_card, run_line
     from alpaca_lora.selfinstruct.parse import parse
     from alpaca_lora.training.checkpoint import flaw, ranks_of
+    from alpaca_lora.training.output_dir import check_output_dir
     from alpaca_lora.training.run import Run
 
     base, adapter, merged = folder / "base", folder / "adapter", folder / "merged"

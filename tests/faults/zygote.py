@@ -87,8 +87,8 @@ def serve() -> None:
     from alpaca_lora.adapters import weight_diff as diff  # noqa: F401
     from alpaca_lora.evaluation import answers, rating, report  # noqa: F401
     from alpaca_lora.generation import model as local  # noqa: F401
-    from alpaca_lora.selfinstruct import run as writing  # noqa: F401
-    from alpaca_lora.training import finetune  # noqa: F401
+    from alpaca_lora.selfinstruct import generate  # noqa: F401
+    from alpaca_lora.training import pipeline  # noqa: F401
 
     torch.set_num_threads(1)  # a thread pool does not survive a fork
     for line in sys.stdin:

@@ -66,7 +66,7 @@ def test_changed_weights_do_not_answer(copy, name, tmp_path, short_base):
     match = f"{folder}: its weights are not those that were written there.*Copy the folder again"
     for use in (
         load,
-        lambda folder: export.export_model(folder, tmp_path / "gguf", "gguf-f16"),
+        lambda folder: export(folder, tmp_path / "gguf", format="gguf-f16"),
         lambda folder: extract.extract(short_base, folder, tmp_path / "extracted"),
         lambda folder: diff.make_diff(short_base, folder, tmp_path / "diff"),
         lambda folder: finetune(base_model=str(folder), data="seeds", output_dir=tmp_path / "run", **QUICK),

@@ -101,7 +101,7 @@ def test_every_adapter_tensor_gets_a_gradient_also_with_gradient_checkpointing(t
             for name, tensor in model.named_parameters():
                 if "lora_B" in name:
                     tensor.normal_(std=0.1)
-        if checkpointing:  # as training/run.py does
+        if checkpointing:  # as training/pipeline.py does
             checkpoint_activations(model)
         model.train()
         ids = torch.arange(1, 33).reshape(2, 16)

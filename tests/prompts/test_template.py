@@ -40,7 +40,9 @@ def test_record_text_is_inert():
 
 def test_a_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "mine.json").write_text('{"prompt_input": "é"}', encoding="latin-1")
-    with pytest.raises(TemplateError, match=r"mine.json: not UTF-8 text: byte 19 is 0xe9. Give a text file in UTF-8"):
+    with pytest.raises(
+        TemplateError, match=r"mine.json: damaged: not UTF-8 text: byte 19 is 0xe9. Give a text file in UTF-8"
+    ):
         Template.load(tmp_path / "mine.json")
 
 
@@ -54,7 +56,7 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path):
         (json.dumps({**GOOD, "warning": 0})[:-2].encode() + b"9" * 5_000 + b"}", "Exceeds the limit"),
         (json.dumps({**GOOD, "prompt_input": "\ud800"}).encode(), "prompt_input holds half of a character"),
         (b" " * 1_000_001, "mine.json: has 1,000,001 bytes; at most 1,000,000 are read"),
-        (json.dumps(GOOD).encode("utf-16"), "mine.json: not UTF-8 text: byte 1 is 0xff"),
+        (json.dumps(GOOD).encode("utf-16"), "mine.json: damaged: not UTF-8 text: byte 1 is 0xff"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, content, message):

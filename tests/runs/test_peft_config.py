@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from dataclasses import fields
+from unittest.mock import Mock
 
 import pytest
 import torch

@@ -10,10 +10,10 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from alpaca_lora.serving.serve import listen, server_of
 
 from alpaca_lora import load
 from alpaca_lora.serving.engine import Engine
+from alpaca_lora.serving.listening import listen, server_of
 from alpaca_lora.serving.server import make_app
 
 pytest.importorskip("fastapi")

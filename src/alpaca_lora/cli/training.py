@@ -14,7 +14,7 @@ from .terminal import printable
 
 def tune(config: FinetuneConfig) -> None:
     """Fine-tune a base model on instruction records."""
-    from ..training.finetune import finetune
+    from ..training import finetune
 
     run = finetune(config)
     if os.environ.get("RANK", "0") != "0":  # under torchrun one process reports

@@ -1,6 +1,6 @@
 """A language model as judge: every pair of answers in both orders, no verdict guessed (verdict.py), nothing paid twice.
 
-    folder/judge-NAME/journal.jsonl   each request and reply (selfinstruct/journal.py); question 2 i asks about pair i
+    folder/judge-NAME/journal.jsonl   each request and reply (llm/journal.py); question 2 i asks about pair i
                                       with a's answer first, 2 i + 1 with b's first
 
 A judge that prefers an answer in one order and not in the other has not preferred it: such a pair is a tie. How often

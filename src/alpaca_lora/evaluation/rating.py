@@ -1,6 +1,6 @@
 """The page for people who compare two models' answers without knowing whose they are.
 
-    browser -> guard.py (token) -> make_app -> desk.py (who is given what) -> ratings.py (stored at once)
+    browser -> access.py (token) -> make_app -> assignments.py (who is given what) -> ratings.py (stored at once)
 
 A response holds one item, so that a thousand are as quick as ten. Whoever has the token may rate under any name: raters
 are taken at their word.
@@ -69,7 +69,7 @@ def rate(
 
 
 def make_app(comparison: Comparison, ratings: Ratings, share: Share | None = None) -> FastAPI:
-    """The page and what it calls, for `inference/guard.py`'s Guard.
+    """The page and what it calls, for `serving/access.py`'s Guard.
 
     POST /join, /rate and /undo take and give JSON: what `Desk` takes and gives.
     """

@@ -26,7 +26,7 @@ from ..models.geometry import DTYPE_BYTES, Dtype, Geometry, StateBytes
 from .cards import GIB
 
 LOGIT_ROWS = 512  # training/loss.py: most rows of logits that exist at a time
-FILE_BYTES = 2 * 10**9  # training/sharding.py: of the model's files, each of which is put together on the host
+FILE_BYTES = 2 * 10**9  # training/fsdp.py: of the model's files, each of which is put together on the host
 CUDA_BYTES, ROOM = GIB, 0.1  # CUDA itself; what the allocator loses, of all that comes and goes
 
 

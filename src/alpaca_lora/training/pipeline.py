@@ -19,7 +19,7 @@ from transformers import set_seed
 from ..config import FinetuneConfig
 from ..data.steps import PackDataset, StepDataset
 from ..data.tokens import Examples
-from ..errors import ConfigError, RunInterrupted, all_of
+from ..errors import RunInterrupted, all_of
 from ..generation.model import LocalModel
 from ..models.attention import IMPLEMENTATION
 from ..models.distributed import from_first_rank, processes
@@ -37,7 +37,7 @@ from .checkpoint import Checkpoints, full_disk_explained
 from .fsdp import check_can_shard
 from .interrupt import StopOnSignal
 from .model import check_abilities, trainable_model
-from .output_dir import check_output_dir, make_output_dir, output_dir_locked
+from .output_dir import check_output_dir, make_output_dir
 from .parent_adapter import continue_from
 from .resume import starting_point
 from .run import Run
@@ -47,34 +47,8 @@ from .trackers import check_trackers
 from .trainer import AlpacaTrainer
 
 
-def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None, **overrides: Any) -> Run:
-    """Fine-tune a base model: LoRA or QLoRA beside frozen weights, or all weights.
-
-    Args:
-        config: A whole config; or, instead,
-        recipe: a packaged recipe's name or a YAML file, and
-        **overrides: any field of `FinetuneConfig`; they win over the recipe.
-
-    Returns:
-        The run; its folder holds the adapter (the whole model with `method="full"`), history.jsonl, loss.png, a model
-        card and alpaca_lora.json.
-
-    Raises:
-        ConfigError: wrong settings, all of them at once.
-        DataError: records that cannot be used.
-        ModelError: a base that cannot be used.
-        TrainingError: losses that are no numbers, a full disk, no memory for a single example.
-        RunInterrupted: Ctrl-C or SIGTERM; the run has a checkpoint and `resume="auto"` continues it.
-    """
-    if config is None:
-        config = FinetuneConfig.make(recipe, **overrides)
-    elif recipe or overrides:
-        raise ConfigError("finetune: give either a config, or a recipe and settings, not both.")
-    with output_dir_locked(Path(config.output_dir)):
-        return _finetune(config)
-
-
-def _finetune(config: FinetuneConfig) -> Run:
+def run_pipeline(config: FinetuneConfig) -> Run:
+    """One call of `finetune`, from its settings to its result; arguments, result and errors as there."""
     # Settings: what this machine can do, and the folder.
     check_abilities(config)
     config, parent = continue_from(config) if config.adapter else (config, None)
