@@ -157,7 +157,8 @@ def _remove_and_end(number: int, frame: FrameType | None) -> None:
 def _lock_in(folder: Path, wait: bool) -> IO[bytes]:
     """The lock of a folder, which is made; who had it may remove the folder in between."""
     while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):  # not by exist_ok, which raises where the folder goes at that moment
+            folder.mkdir(mode=0o700)
         with suppress(FileNotFoundError):
             return locked(folder / _LOCK, wait)
 

@@ -280,7 +280,7 @@ def test_nesting_of_any_depth_ends_in_no_traceback(tmp_path, wrap):
     for key, said in (
         ("context", "'context' is not read"),
         ("output", "'output' is"),
-        ("messages", "should be a list of turns"),
+        ("messages", "no list of turns"),
     ):
         row = {"messages": deep} if key == "messages" else {**rows(1)[0], key: deep}
         with pytest.raises(DataError, match=said):

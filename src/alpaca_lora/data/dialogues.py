@@ -33,7 +33,8 @@ def kind_of(row: Mapping[str, Any]) -> str:
         return "split"
     key, turns = _turns(row)
     if not turns:
-        return "as text" if any(str(row.get(key, "")).startswith('[{"') for key in TURN_KEYS) else ""
+        texts = [row[key] for key in TURN_KEYS if isinstance(row.get(key), str)]
+        return "as text" if any(text.startswith('[{"') for text in texts) else ""
     roles, text = _roles(turns), _text_key(turns)
     if any(isinstance(turn.get(text), list) for turn in turns):
         return "parts"
