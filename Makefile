@@ -13,21 +13,28 @@ PIP_INSTALL := $(BIN)/python -m pip install $(if $(VERBOSE),,--quiet) --no-compi
 RUN_DIR := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format types docs clean
+.PHONY: help quickstart test test-slow test-all lint format types docs clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records and merge it, in runs/
 	rm -rf $(RUN_DIR) $(RUN_DIR)-merged
 	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR)
 	$(BIN)/alpaca-lora merge $(RUN_DIR) $(RUN_DIR)-merged
 
-# A process a core, with one thread each: two processes of two threads would wait for each other. Each gets whole files,
-# in the order of tests/conftest.py.
-test: .venv/.ready-dev  ## run the tests; no network is used
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+# One process per core, with one thread each: two processes of two threads would wait for each other. Each gets whole
+# files, in the order of tests/conftest.py.
+PYTEST := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test: .venv/.ready-dev  ## run the tests that take seconds, minutes in all; no network is used
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: .venv/.ready-dev  ## run the others: notebooks, sharded runs, random kills
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: test test-slow  ## run all tests
 
 lint: .venv/.ready-dev  ## check style and formatting
 	$(BIN)/ruff check .

@@ -278,6 +278,7 @@ print(kilobytes("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 def test_memory_is_bounded_by_a_shard(tiny_llama, tmp_path):
     shard = 20_000_000

@@ -117,6 +117,7 @@ def test_answer_keeps_what_was_answered(models, tmp_path):
     assert len(read_journal(tmp_path / "out.journal").answers) == 40
 
 
+@pytest.mark.slow
 def test_self_instruct_keeps_what_was_paid(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     words = [sys.executable, str(SERVER), "3", "sk-1", "0"]

@@ -74,6 +74,7 @@ def test_streams_that_are_full_or_closed():
         assert command("recipes", "nope", redirect=redirect).returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_run_survives_what_it_cannot_print(data, short_base, tmp_path):
     """Output and log on a full disk, and a home that is no folder: the adapter is there, and the exit code is 0."""

@@ -304,6 +304,7 @@ def test_no_judge_no_verdicts(tmp_path):
     assert read_verdicts(comparison_of(tmp_path, 1).folder) is None
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     figures = run_with_kills(tmp_path, pairs=40, kills=3, answer_seconds=0.1, seed=5)
     assert figures["kills"] == 3

@@ -672,6 +672,7 @@ def test_others_are_answered_while_a_long_prompt_is_tokenised(model, monkeypatch
         assert found == [200]
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_answers_without_a_traceback(tiny_base_bpe):
     command = [sys.executable, "-m", "alpaca_lora", "serve", str(tiny_base_bpe), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:

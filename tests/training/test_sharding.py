@@ -90,6 +90,7 @@ def sharded_full(launch, settings, tmp_path_factory):
     return out, chosen, launch(out, chosen, 2)
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_on_two_ranks_has_the_curve_of_one(launch, sharded_full, tmp_path):
     out, chosen, printed = sharded_full
     launch(tmp_path / "one", {**chosen, "fsdp": "false"})
@@ -111,6 +112,7 @@ def test_a_step_of_128_is_128_examples_on_any_number_of_ranks(launch, settings, 
     assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -137,6 +139,7 @@ def test_copies_and_shards_have_the_curve_of_one(launch, settings, tmp_path, cha
                 torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sharded_checkpoint_resumes_on_one_rank_and_on_two(launch, sharded_full, tmp_path):
     out, chosen, _ = sharded_full
     shards = out / "checkpoints" / "checkpoint-4" / "pytorch_model_fsdp_0"
@@ -155,6 +158,7 @@ def test_a_sharded_checkpoint_resumes_on_one_rank_and_on_two(launch, sharded_ful
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_sharded_run_loads_in_plain_transformers(sharded_full, settings):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
