@@ -67,7 +67,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
     from alpaca_lora.data.counts import count_pack
     from alpaca_lora.models.geometry import Geometry
     from alpaca_lora.models.load import Placement, resolve_base
-    from alpaca_lora.planning.memory import Memory, MemoryModel, MicroBatch
+    from alpaca_lora.planning.memory import Memory, MemoryModel, MicroBatchSize
     from alpaca_lora.planning.preparation import prepare
     from alpaca_lora.planning.steps import plan_steps
     from alpaca_lora.training.model import trainable_model
@@ -93,7 +93,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
 
     formula = MemoryModel(config, Geometry.of(data.model_config), config.dtype.replace("auto", "float32"), on_cpu=True)
     second = range(steps.packs_per_step, 2 * steps.packs_per_step)  # the optimizer has its state by then
-    packs = {index: MicroBatch(**count_pack(steps[index])._asdict()) for index in second}
+    packs = {index: MicroBatchSize(**count_pack(steps[index])._asdict()) for index in second}
     found: Memory = max(
         (formula.training(batch, first=index == second[0]) for index, batch in packs.items()), key=lambda m: m.total
     )

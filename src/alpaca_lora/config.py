@@ -88,8 +88,8 @@ class FinetuneConfig:
     """Supervise the prompt's tokens too."""
 
     cutoff_len: int = 512
-    """Most tokens an example may have. Longer responses are cut (EOS stays); records whose prompt alone reaches it are
-    dropped and listed."""
+    """Maximum number of tokens per example. Longer responses are cut (EOS stays); records whose prompt alone reaches it
+    are dropped and listed."""
 
     val_set_size: float = 0.05
     """Validation records: a count when 1 or more, a fraction of the data when below 1, none when 0."""
@@ -103,8 +103,8 @@ class FinetuneConfig:
     of its masks)."""
 
     max_tokens: int | Literal["auto"] = "auto"
-    """Most tokens a micro-batch may hold, padding included; `auto`: 1,024 on a CPU, on a GPU what should fit, up to
-    16,384, and never less than `cutoff_len`. Changes memory and speed, never the numbers."""
+    """Maximum number of tokens per micro-batch, padding included; `auto`: 1,024 on a CPU, on a GPU what should fit, up
+    to 16,384, and never less than `cutoff_len`. Changes memory and speed, never the numbers."""
 
     num_epochs: float = 3
     """Passes over the training records. An epoch is floor(records / batch_size) steps."""
@@ -151,8 +151,9 @@ class FinetuneConfig:
     memory."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of frozen weights and of products. `auto`: bfloat16 on CUDA devices that have it, else float32. What trains, its
-    gradients and their sums over processes are always float32; a fully fine-tuned model is saved in this dtype."""
+    """Dtype of frozen weights and of matrix multiplications. `auto`: bfloat16 on CUDA devices that have it, else
+    float32. What trains, its gradients and their sums over processes are always float32; a fully fine-tuned model is
+    saved in this dtype."""
 
     load_in_8bit: bool = False
     """Hold the frozen weights of `lora` in 8 bits (LLM.int8, arXiv 2208.07339)."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from alpaca_lora.errors import ConfigError
-from alpaca_lora.evaluation.assignments import Desk, Share
+from alpaca_lora.evaluation.assignments import Assignments, Share
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
 from alpaca_lora.evaluation.pairs import Comparison
 from alpaca_lora.evaluation.rating import rate
@@ -257,7 +257,7 @@ def test_nothing_tells_whose_answer_it_is(browser, tmp_path):
 def test_orders_are_random_for_each_rater_and_stay(tmp_path):
     comparison = compared(tmp_path, 400)
     with Ratings(comparison) as ratings:
-        desk, again = Desk(comparison, ratings), Desk(comparison, ratings)
+        desk, again = Assignments(comparison, ratings), Assignments(comparison, ratings)
         raters = [ratings.join(name) for name in ("ann", "bernd")]
         orders = [list(desk._items(rater)) for rater in raters]
         assert orders == [list(again._items(rater)) for rater in raters]
@@ -306,7 +306,7 @@ def test_20_raters_at_once_and_a_kill_lose_nothing(tmp_path):
         thread.join(30)
     assert failures == []
     with Ratings(comparison) as ratings:
-        desk = Desk(comparison, ratings)
+        desk = Assignments(comparison, ratings)
         for rater in {rater for rater, _ in confirmed}:
             own = {number: choice for (name, number), choice in confirmed.items() if name == rater}
             kept = ratings.of(rater)
@@ -433,7 +433,7 @@ def test_half_a_character_can_be_shown_and_stored(tmp_path):
     asked = SimpleNamespace(id="1", instruction="Say \ud83d", input="", output_a="a", output_b="b\udc00", category="")
     comparison = SimpleNamespace(folder=tmp_path, a="x", b="y", pairs=[asked], fingerprint="f")
     with Ratings(comparison) as ratings:
-        desk = Desk(comparison, ratings)
+        desk = Assignments(comparison, ratings)
         assert json.loads(json.dumps(desk.join({"rater": "ann"})))["instruction"] == "Say \ud83d"
         desk.rate({"rater": "ann", "number": 1, "choice": "tie", "reason": " no \ud83d"})
         assert ratings.of("ann")["1"].reason == "no ?"
@@ -453,11 +453,11 @@ def test_shares_cover_all_items_evenly(share, raters, each, times):
 def test_a_share_stays_with_its_rater(tmp_path):
     comparison, share = compared(tmp_path), Share(0.5, 2)
     with Ratings(comparison) as ratings:
-        desk = Desk(comparison, ratings, share)
+        desk = Assignments(comparison, ratings, share)
         assert [desk.join({"rater": name})["total"] for name in ("ann", "bernd")] == [4, 4]
         assert len({id for name in ("ann", "bernd") for id in desk._items(ratings.join(name))}) == 8
         before = desk.rate({"rater": "ann", "number": 1, "choice": "tie"})
-        assert Desk(comparison, ratings, share).join({"rater": "ann"}) == before
+        assert Assignments(comparison, ratings, share).join({"rater": "ann"}) == before
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_adapters_on_one_base_answer_as_each_does_alone(adapters, tiny_base):
     expected[BASE] = load(tiny_base).answers(requests, sampling)
     assert len({tuple(answers) for answers in expected.values()}) == 3
     both = load(adapters[0], also=[adapters[1]])
-    assert set(both.voices) == {"first", BASE, "second"}
+    assert set(both.prompt_formats) == {"first", BASE, "second"}
     for name in ("second", "first", BASE, "second", BASE, "first"):
         assert both.answers(requests, sampling, name) == expected[name]
         assert "".join(both.stream(*requests[0], sampling, name)) == expected[name][0]

@@ -213,7 +213,7 @@ def test_a_beam_search_takes_nothing_from_generation_config(short_base, tmp_path
     folder = Path(shutil.copytree(short_base, tmp_path / "base"))
     beams = Sampling(max_new_tokens=6, num_beams=3)
     before = load(folder).generate("Name a cat.", sampling=beams)
-    first = load(folder).voice().encoder.text_ids(before)[0:3]
+    first = load(folder).prompt_format().encoder.text_ids(before)[0:3]
     edit(
         folder / "generation_config.json",
         lambda content: content.update(suppress_tokens=[*first, *range(100, 2000)], min_new_tokens=6),

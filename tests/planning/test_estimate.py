@@ -53,13 +53,13 @@ def test_auto_is_what_a_run_would_take():
 
 def test_auto_is_the_largest_that_fits_in_what_is_free():
     from alpaca_lora.planning.budget import SHARE, auto_tokens
-    from alpaca_lora.planning.memory import CUDA_BYTES, MemoryModel, MicroBatch
+    from alpaca_lora.planning.memory import CUDA_BYTES, MemoryModel, MicroBatchSize
 
     config = FinetuneConfig(base_model="x", data="x", output_dir="x", cutoff_len=512)
     formula = MemoryModel(config, SHAPES["llama-7b"])
 
     def needed(tokens):
-        return formula.training(MicroBatch(tokens, tokens, 0, 512)).needed - CUDA_BYTES
+        return formula.training(MicroBatchSize(tokens, tokens, 0, 512)).needed - CUDA_BYTES
 
     for gib in (22, 24, 30, 40):
         found = auto_tokens(formula, gib * 2**30)

@@ -18,12 +18,12 @@ from alpaca_lora.models.attention import IMPLEMENTATION
 from alpaca_lora.models.geometry import SHAPES, Geometry
 from alpaca_lora.models.load import checkpoint_activations
 from alpaca_lora.models.lora import add_lora
-from alpaca_lora.planning.memory import GIB, MemoryModel, MicroBatch, _chunk_rows
+from alpaca_lora.planning.memory import GIB, MemoryModel, MicroBatchSize, _chunk_rows
 from alpaca_lora.training import loss
 from alpaca_lora.training.trainer import pack_loss
 
 LLAMA = SHAPES["llama-7b"]
-BATCH = MicroBatch(4096, 2048, 64 * 4096, 512)
+BATCH = MicroBatchSize(4096, 2048, 64 * 4096, 512)
 
 
 def config(**settings):
@@ -67,7 +67,7 @@ def test_each_setting_moves_its_own_part():
 def test_other_moments():
     model = MemoryModel(config(method="full", gradient_checkpointing=True), LLAMA)
     assert MemoryModel(config(), LLAMA).training(BATCH, first=True).gradients == 0
-    tiny = MicroBatch(1, 1, 1, 1)
+    tiny = MicroBatchSize(1, 1, 1, 1)
     assert model.training(tiny, first=True).gradients == 4 * LLAMA.parameters  # the backward pass's end is highest
     assert model.evaluation(BATCH).gradients == model.saving().gradients == 0
     assert model.saving().total == 12 * LLAMA.parameters  # a checkpoint's bytes
@@ -126,7 +126,7 @@ def test_the_peak_of_a_real_step(settings):
     def step():
         pack_loss(model, inputs, head)[0].backward()
 
-    formula, batch = MemoryModel(run, SMALL, "float32", on_cpu=True), MicroBatch(*count_pack(pack))
+    formula, batch = MemoryModel(run, SMALL, "float32", on_cpu=True), MicroBatchSize(*count_pack(pack))
     step()  # gradients of an earlier micro-batch
     found = formula.training(batch)
     assert found.copies + found.activations + found.logits == pytest.approx(highest(step), rel=0.1)
@@ -153,4 +153,4 @@ def highest(work):
 @pytest.mark.parametrize("predicted", [0, 1, 511, 512, 513, 803, 1024, 1025, 5000])
 def test_logits_are_counted_in_the_chunks_that_the_loss_makes(predicted):
     made = max((rows.stop - rows.start for rows in loss._chunks(predicted)), default=0)
-    assert _chunk_rows(MicroBatch(predicted, predicted, 0, predicted)) == made
+    assert _chunk_rows(MicroBatchSize(predicted, predicted, 0, predicted)) == made

@@ -59,7 +59,7 @@ def test_what_else_a_run_is_too_short_for():
     assert few.startswith("eval_steps: 50 of 4 steps (4 an epoch x 1 epoch): evaluated before the first and after")
     assert save.startswith("save_steps: 30 of 4 steps (4 an epoch x 1 epoch): the only checkpoint is that of the last")
     assert said(eval_steps=50, validated=False) == []
-    assert said(num_epochs=0.01) == ["num_epochs: 0.01 of 4 steps an epoch is 0.04 of a step; 1 is done."]
+    assert said(num_epochs=0.01) == ["num_epochs: 0.01 of 4 steps per epoch is 0.04 of a step; 1 is done."]
 
 
 def test_a_warm_up_that_the_schedule_ignores():

@@ -10,9 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from alpaca_lora.runs.adapter_files import CONFIG, WEIGHTS, describe_adapter, is_adapter, load_adapter, read_adapter, save_adapter
 from alpaca_lora.errors import AdapterError
 from alpaca_lora.models.lora import add_lora, quiet_peft
+from alpaca_lora.runs.adapter_files import (
+    CONFIG,
+    WEIGHTS,
+    describe_adapter,
+    is_adapter,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 

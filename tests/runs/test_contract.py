@@ -11,13 +11,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from alpaca_lora import cli, finetune, load, merge
-from alpaca_lora.runs.contract import NAME, Contract, read_contract, write_run_file
-from alpaca_lora.runs.adapter_files import WEIGHTS
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.load import load_config
 from alpaca_lora.prompts import Template
+from alpaca_lora.runs.adapter_files import WEIGHTS
+from alpaca_lora.runs.contract import NAME, Contract, read_contract, write_run_file
 
 
 @pytest.fixture(scope="module")

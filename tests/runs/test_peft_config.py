@@ -18,13 +18,13 @@ from peft.tuners.lora import config as lora_config
 from safetensors.torch import load_file, save_file
 
 from alpaca_lora import answer, chat, cli, export, finetune, generate, load, merge, serve
-from alpaca_lora.runs import peft_config
-from alpaca_lora.runs.peft_config import CONFIG, read_peft_config
-from alpaca_lora.runs.adapter_files import WEIGHTS, load_adapter
 from alpaca_lora.errors import AdapterError, ConfigError, ModelError
 from alpaca_lora.generation.batching import Batch
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.models.lora import quiet_peft
+from alpaca_lora.runs import peft_config
+from alpaca_lora.runs.adapter_files import WEIGHTS, load_adapter
+from alpaca_lora.runs.peft_config import CONFIG, read_peft_config
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*has no alpaca_lora.json", "ignore:.*save_embedding_layers", "ignore::UserWarning:peft"
@@ -281,8 +281,8 @@ def test_what_is_run_but_neither_merged_nor_trained_on(model, tmp_path):
 def test_a_base_that_an_adapter_changes_is_not_offered(model, tmp_path):
     adapter = lora(copy.deepcopy(model), tmp_path / "pissa", init_lora_weights="pissa")
     lora(model, tmp_path / "plain")
-    assert [*load(adapter).voices] == ["pissa"]
-    assert [*load(tmp_path / "plain").voices] == ["plain", "base"]
+    assert [*load(adapter).prompt_formats] == ["pissa"]
+    assert [*load(tmp_path / "plain").prompt_formats] == ["plain", "base"]
     with pytest.raises(AdapterError, match="pissa: cannot share its base with other adapters .init_lora_weights='pis"):
         load(tmp_path / "plain", also=[adapter])
 
@@ -331,7 +331,7 @@ def with_embeddings(base, folder, rows):
 def test_embeddings_saved_whole_are_loaded_and_merged_as_in_peft(model, short_base, tmp_path):
     adapter = with_embeddings(copy.deepcopy(model), tmp_path / "adapter", model.config.vocab_size)
     check_same(model, adapter)
-    assert [*load(adapter).voices] == ["adapter"]
+    assert [*load(adapter).prompt_formats] == ["adapter"]
     merge(adapter, tmp_path / "merged", certify=False)
     wanted = PeftModel.from_pretrained(copy.deepcopy(model), str(adapter)).merge_and_unload().eval()
     torch.testing.assert_close(logits(load(tmp_path / "merged").model), logits(wanted), rtol=0, atol=1e-5)
@@ -426,7 +426,7 @@ def test_a_server_puts_all_its_adapters_on_the_base_that_is_named(moved, tmp_pat
     monkeypatch.setattr("alpaca_lora.serving.engine.Engine", lambda model, **limits: made.append(model) or Mock())
     monkeypatch.setattr("alpaca_lora.serving.server.make_app", lambda engine, looks: None)
     cli.main(["serve", str(adapter), "--also", str(other), "--base_model", base, "--port", "0"])
-    assert [*made[0].voices] == ["moved", "base", "other"]
+    assert [*made[0].prompt_formats] == ["moved", "base", "other"]
     with pytest.raises(SystemExit, match="no such folder: .*gone"):
         cli.main(["serve", str(adapter), "--also", str(other), "--port", "0"])
 

@@ -30,9 +30,9 @@ def merge(
     Args:
         adapter: Folder of a LoRA adapter, or several, which are merged one after the other.
         out: New or empty folder.
-        base_model: Where the base is now, if not where the adapter says.
+        base_model: Path or hub id of the base, if it is not where the adapter says.
         also: Folders of further adapters, merged after it in this order.
-        dtype: Of the merged weights: "float32", "bfloat16", or "auto", the base's own.
+        dtype: Dtype of the merged weights: "float32", "bfloat16", or "auto", the base's own.
         certify: Compare logits with those of base + adapter. This loads the model in float32; without it, merging needs
             little memory.
         force: Merge although the base or tokenizer is not the one trained with; the certificate says so.

@@ -68,8 +68,8 @@ def check_memory(
     """Raise AdapterError where a comparison in float32 does not fit the free memory.
 
     Args:
-        parameters: Of the model.
-        bytes_each: Bytes a parameter takes.
+        parameters: Number of parameters.
+        bytes_each: Bytes per parameter.
         what: What asks for the comparison, for the message.
         advice: What to do instead, for the message.
     """

@@ -5,7 +5,7 @@
     gguf-f16, gguf-q8_0     one GGUF file, read back and compared, and a Modelfile that names it
 
 In: a merged or fully fine-tuned folder with a contract. Out: a new folder; for GGUF, export.json says what was
-measured. Memory: a tensor while writing; 8 bytes a parameter while comparing.
+measured. Memory: a tensor while writing; 8 bytes per parameter while comparing.
 What a template cannot say (a system message, earlier turns) is refused where the other program lets it be.
 """
 

@@ -44,7 +44,7 @@ class Update:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the matrix as it is stored."""
+        """Shape of the matrix as it is stored."""
         outputs, inputs = self.up.shape[0], self.down.shape[1]
         return (inputs, outputs) if self.transposed else (outputs, inputs)
 
@@ -65,7 +65,7 @@ class Replacement:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the tensor."""
+        """Shape of the tensor."""
         return tuple(self.tensor.shape)
 
     def apply(self, weight: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ class Rows:
     Args:
         tensor: The rows as they are now, shape (rows, hidden).
         indices: Their tokens.
-        shape: Of the whole embedding.
+        shape: Shape of the whole embedding.
     """
 
     tensor: torch.Tensor

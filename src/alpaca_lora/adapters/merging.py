@@ -55,7 +55,7 @@ def merge_adapters(
         adapters: Folders of LoRA adapters; each changes what the one before it left.
         out: New or empty folder.
         base_model: Where the base is now, if not where the first adapter says.
-        dtype: Of the merged weights; "auto" leaves every tensor in the base's own.
+        dtype: Dtype of the merged weights; "auto" leaves every tensor in the base's own.
         certify: Compare logits with those of base + adapters; needs memory for the model in float32.
         force: Merge although base, tokenizer or stops are not those of a contract; warned of, and certified.
 

@@ -6,7 +6,7 @@ remainder, another one each epoch, waits for the next. Every step has the same n
 does the same number of micro-batches:
 
     packs     0       1       2       3       4       5
-    rank      0       1       0       1       0       1        (2 ranks, 3 micro-batches a step)
+    rank      0       1       0       1       0       1        (2 ranks, 3 micro-batches per step)
 
 Cost: about 30 µs an example and epoch; deterministic on every platform.
 """
@@ -44,7 +44,7 @@ class Planner:
     Args:
         examples: All training examples.
         layout: How a pack is laid out.
-        max_tokens: Most tokens a pack may hold; an example longer than that is a pack of its own.
+        max_tokens: Maximum number of tokens per pack; an example longer than that is a pack of its own.
         ranks: Processes that share a step.
         multiple: `packed` and `tree` packs are filled up to a multiple of this many tokens (padded ones are not).
     """

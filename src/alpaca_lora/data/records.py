@@ -48,7 +48,7 @@ class RecordSet:
         source: File path, hub id, "seeds", "<list>" or "<dataset>"; for messages.
         dropped: Reason -> numbers of the records of the source that were dropped for it.
         unread: Key that no field was read from -> rows in which it holds something.
-        parts: Of several sources, the name and the number of rows of each; their records are numbered through.
+        parts: Name and number of rows of each of several sources; their records are numbered through.
     """
 
     records: list[Record]

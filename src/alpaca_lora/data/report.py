@@ -81,7 +81,7 @@ class DataReport:
         sizes = examples.lengths[steps] - 1
         rows_of_8 = sum(8 * int(step[k : k + 8].max()) for step in sizes for k in range(0, step.size // 8 * 8, 8))
         rows_of_8 += sum(step.size % 8 * int(step[step.size // 8 * 8 :].max(initial=0)) for step in sizes)
-        facts = {"computed, rows of 8": f"{rows_of_8:,} tokens an epoch"}
+        facts = {"computed, rows of 8": f"{rows_of_8:,} tokens per epoch"}
         for layout in _LAYOUTS:
             planner = Planner(examples, layout, 2048)
             tokens = sum(planner.plan(step, planner.packs_needed(step)).computed_tokens for step in steps)

@@ -55,7 +55,7 @@ class Rows:
         values: The rows; each should be a dict, which nobody has checked yet.
         source: File path, hub id, or "<list>" and the like; of several, their names with " + " between them.
         lines: For text files, the 1-based line each row starts on.
-        parts: Of several sources, the name and the number of rows of each; else empty.
+        parts: Name and number of rows of each of several sources; else empty.
     """
 
     values: list[Any]

@@ -24,7 +24,7 @@ class StepDataset(Dataset):
     Args:
         planner: Plans a step.
         batch_size: Examples per step.
-        seed: Of the permutation.
+        seed: Seed of the permutation.
         epochs: Epochs that will be walked. `packs_per_step` is the maximum that any of their steps needs.
 
     Raises:

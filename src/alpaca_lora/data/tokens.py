@@ -16,7 +16,7 @@ What a vocabulary has no ids for cannot come back: a SentencePiece model writes 
 becomes a space, and a byte-level one may lack bytes (the demo model's: six control characters, and code points from
 U+40000 to U+BFFFF, which Unicode has not assigned).
 
-Cost: about 1,700 Alpaca records a second on one core; results are cached by fingerprint.
+Cost: about 1,700 Alpaca records per second on one core; results are cached by fingerprint.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Encoder:
 
         Args:
             records: The records.
-            cutoff_len: Most tokens an example may have. The response is cut, EOS keeps its place; a record whose
+            cutoff_len: Maximum number of tokens per example. The response is cut, EOS keeps its place; a record whose
                 prompt leaves no room for one response token and EOS is dropped and listed in `too_long`.
             train_on_inputs: Supervise the prompt too.
 

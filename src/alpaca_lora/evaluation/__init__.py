@@ -30,7 +30,7 @@ def answer(
     force: bool = False,
     key: str | None = None,
 ) -> Answered:
-    """Have a model answer a file of instructions, in AlpacaEval's format; the same call goes on where it ended.
+    """Have a model answer a file of instructions, in AlpacaEval's format; the same call resumes it.
 
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; with base_url, the server's name for a
@@ -39,17 +39,17 @@ def answer(
             questions on known limits.
         out: A .json file to write, once all are answered. The folder of its name in .journal keeps each answer.
         base_url: Address of an OpenAI-compatible API.
-        kind: "chat", or "completions" for a server's model that only goes on with a text.
-        base_model: For an adapter: where its base is now, if not where the adapter says.
+        kind: "chat", or "completions" for text-completion models.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         max_new_tokens: Maximum number of tokens of an answer.
         temperature: 0 takes the likeliest token each time; higher is more varied.
         concurrency: Maximum number of requests in flight at a server.
-        max_cost: Maximum cost of the whole file, in the currency of the prices; needs both.
+        max_cost: Maximum cost of the whole file, in the currency of the prices; requires price_in and price_out.
         max_tokens: Maximum number of tokens of the whole file.
         price_in: Price of a million prompt tokens.
         price_out: Price of a million new tokens.
-        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        force: Continue even if tokenizer, template or base differ from those trained with.
         key: The server's key; it is written nowhere.
 
     Raises:
@@ -92,20 +92,20 @@ def compare(
     Args:
         a: A file of answers: AlpacaEval's `model_outputs`, as `answer` writes them, or Self-Instruct's predictions.
         b: Another model's answers.
-        out: Folder of the comparison; one that exists is gone on with.
+        out: Folder of the comparison; an existing one is resumed.
         judge: Have a model judge the pairs, each in both orders: what `answer` takes as `model`. Without a judge, the
             pairs are made and votes that are there reported.
         base_url: Address of an OpenAI-compatible API; the judge is then its name for a model.
-        kind: "chat", or "completions" for a server's model that only goes on with a text.
-        base_model: For a judge that is an adapter: where its base is now, if not where the adapter says.
+        kind: "chat", or "completions" for text-completion models.
+        base_model: Path or hub id of the base of a judge that is an adapter, if it is not where the adapter says.
         prompt_template: For judges without a contract; `alpaca` if left out.
-        temperature: Of the judge; 0 takes the likeliest token each time.
+        temperature: The judge's sampling temperature; 0 is greedy.
         concurrency: Maximum number of requests in flight at a server.
-        max_cost: Maximum cost of this judge, in the currency of the prices; needs both.
+        max_cost: Maximum cost of this judge, in the currency of the prices; requires price_in and price_out.
         max_tokens: Maximum number of tokens of this judge.
         price_in: Price of a million prompt tokens.
         price_out: Price of a million new tokens.
-        force: Go on where the judge's tokenizer, template or base are not those it was trained with.
+        force: Continue even if the judge's tokenizer, template or base differ from those it was trained with.
         key: The server's key; it is written nowhere.
 
     Returns:
@@ -148,7 +148,7 @@ def rate(
     Args:
         a: A file of answers, as for `compare`.
         b: Another model's answers.
-        out: Folder of the comparison; one that exists is gone on with.
+        out: Folder of the comparison; an existing one is resumed.
         host: Address to bind.
         port: 0 takes one that is free.
         allow_host: Names beside this machine's own under which a tunnel or proxy passes requests on.

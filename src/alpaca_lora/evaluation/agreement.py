@@ -45,7 +45,7 @@ def agreement(votes: Sequence[Vote], level: Literal["nominal", "ordinal"] = "ord
 
     Args:
         votes: On any number of models, told from either side.
-        level: Of measurement.
+        level: Level of measurement.
     """
     cells: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for vote in votes:

@@ -79,7 +79,7 @@ def answer(
         respondent: The model.
         instructions: A file that `read_instructions` reads.
         out: A .json file to write.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Maximum number of tokens per answer.
         temperature: 0 takes the likeliest token each time.
 
     Raises:

@@ -36,9 +36,9 @@ class Share:
         2nd  . . x x x x . .        4th  x x . . . . x x        5th  as the 1st
 
     Attributes:
-        share: Of the items, above 0 and at most 1.
+        share: Share of the items that each rater gets, above 0 and at most 1.
         raters: How many are expected.
-        seed: Of the order.
+        seed: Seed of the order of items.
 
     Raises:
         ConfigError: A value is out of range, or some items would be seen by nobody.
@@ -67,7 +67,7 @@ class Share:
         return [circle[(start + step) % len(circle)] for step in range(count)]
 
 
-class Desk:
+class Assignments:
     """Hands items to raters and takes their ratings.
 
     What it gives, each time: `rater`; `total` items of theirs; `rated` and `skipped` ones; the number of the `last` of
@@ -80,7 +80,7 @@ class Desk:
         self._given: dict[str, dict[str, Pair]] = {}
 
     def join(self, sent: dict[str, Any]) -> dict[str, Any]:
-        """Of `{"rater"}`: where they are, or were when they left."""
+        """Start or resume a rater's session, given `{"rater"}`."""
         return self._next(self._rater(sent))
 
     def rate(self, sent: dict[str, Any]) -> dict[str, Any]:

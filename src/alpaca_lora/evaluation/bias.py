@@ -28,7 +28,7 @@ class LengthControlled:
         rate: From 0 to 1.
         low: Lower end of its 95% interval.
         high: Upper end.
-        slope: Of the log-odds in tanh(length difference / its standard deviation); above 0, longer answers were
+        slope: Slope of the log-odds in tanh(length difference / its standard deviation); above 0, longer answers were
             preferred.
     """
 

@@ -129,7 +129,7 @@ def score_interval(wins: int, losses: int, ties: int = 0, level: float = LEVEL) 
         wins: Votes for the model.
         losses: Votes against it.
         ties: Votes for neither.
-        level: Of confidence.
+        level: Confidence level.
 
     Example:
         >>> [round(end, 4) for end in score_interval(81, 182)]  # Newcombe (1998), Table I: 81 of 263

@@ -28,8 +28,8 @@ from .verdict import read_dressed, read_exactly
 from .votes import Vote
 
 ATTEMPTS = 3
-"""Most replies asked for where none can be read: of one in ten that cannot, one question in 1,000 is left. Each is
-another prompt, which says what was wrong, so a judge at temperature 0 may well answer it otherwise."""
+"""Maximum number of replies asked for while none can be read: of one in ten that cannot, one question in 1,000 is left.
+Each is another prompt, which says what was wrong, so a judge at temperature 0 may well answer it otherwise."""
 MAX_NEW_TOKENS = 512
 PROMPT_VERSION = 1
 PROMPT = """\
@@ -86,7 +86,7 @@ class Verdicts:
         samples: One that could not be read, of each judge that gave one.
         left_out: Settings that a judge refused, and was asked without.
         spent: Tokens counted.
-        unanswered: Most tokens that requests without an answer may have cost, too.
+        unanswered: Upper bound on the tokens billed for requests without an answer.
         cost: Money, as counted when it was spent; None where prices were not given.
         reasons: (pair, judge, model shown first) -> what the judge wrote.
     """

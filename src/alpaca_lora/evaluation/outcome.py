@@ -29,7 +29,7 @@ class Compared:
         folder: Where it is kept.
         pairs: Instructions that both models answered; 0 where only votes are known.
         report: The statistics; None while there are no votes. Its page is report.html in `folder`.
-        verdicts: Of judges; None without any.
+        verdicts: The judges' verdicts; None without any.
     """
 
     folder: Path

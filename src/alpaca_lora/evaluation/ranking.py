@@ -40,7 +40,7 @@ class Ranking:
 
     Attributes:
         strengths: One entry a model.
-        covariance: Of the strengths, in the same order.
+        covariance: Covariance of the strengths, in the same order.
         note: What was done so that all strengths are finite; "" when nothing was.
     """
 

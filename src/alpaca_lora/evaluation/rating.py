@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..serving.listening import listen, run, url_of
-from .assignments import Desk, Share
+from .assignments import Assignments, Share
 from .ratings import NotStoredError, Ratings
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def rate(
         token: What raters' browsers must present; it is in the address.
         share: The part of the items that each rater gets; None is all of them.
         raters: How many are expected; given with `share`, and only then.
-        seed: Of who gets which items.
+        seed: Seed for assigning items to raters.
         ready: Called with the address, token included, once it can be opened.
         allow_host: Names beside this machine's own under which a tunnel or proxy passes requests on.
 
@@ -69,15 +69,15 @@ def rate(
 
 
 def make_app(comparison: Comparison, ratings: Ratings, share: Share | None = None) -> FastAPI:
-    """The page and what it calls, for `serving/access.py`'s Guard.
+    """The page and what it calls, for `serving/access.py`'s AccessControl.
 
-    POST /join, /rate and /undo take and give JSON: what `Desk` takes and gives.
+    POST /join, /rate and /undo take and give JSON: what `Assignments` takes and gives.
     """
     from fastapi import Body, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
 
     page, headers = _page()
-    desk = Desk(comparison, ratings, share)
+    assignments = Assignments(comparison, ratings, share)
     app = FastAPI(openapi_url=None)
 
     def reply(content: Any, status: int = 200) -> Response:
@@ -85,14 +85,13 @@ def make_app(comparison: Comparison, ratings: Ratings, share: Share | None = Non
         return Response(json.dumps(content), status, headers, "application/json")
 
     def refuse(request: Request, error: Exception) -> Response:
-        # Only what the desk says of a request: other errors' texts may hold names and paths, and stay here.
+        # Only what the assignments say of a request: other errors' texts may hold names and paths, and stay here.
         message = str(error) if isinstance(error, DataError) else "the request must be a JSON object."
         return reply({"error": {"message": message}}, 422)
 
     def fail(request: Request, error: Exception) -> Response:
-        warnings.warn(
-            str(error), stacklevel=2
-        )  # in the terminal, once; the page says that it is there, and sends again
+        # In the terminal, once; the page says that it is there, and sends again.
+        warnings.warn(str(error), stacklevel=2)
         return reply({"error": {"message": "not stored: the file of ratings cannot be written."}}, 503)
 
     app.add_exception_handler(NotStoredError, fail)
@@ -106,15 +105,15 @@ def make_app(comparison: Comparison, ratings: Ratings, share: Share | None = Non
 
     @app.post("/join")
     def join(sent: dict[str, Any] = body) -> Any:
-        return reply(desk.join(sent))
+        return reply(assignments.join(sent))
 
     @app.post("/rate")
     def rate(sent: dict[str, Any] = body) -> Any:
-        return reply(desk.rate(sent))
+        return reply(assignments.rate(sent))
 
     @app.post("/undo")
     def undo(sent: dict[str, Any] = body) -> Any:
-        return reply(desk.undo(sent))
+        return reply(assignments.undo(sent))
 
     return app
 

@@ -51,7 +51,7 @@ class Report:
         contamination: What was found out about training data.
         provenance: Files, hashes, counts, versions, date.
         notes: Facts about the panels together.
-        ranking: Of more than two models.
+        ranking: The ranking of more than two models.
     """
 
     title: str
@@ -105,8 +105,8 @@ def build_report(
 
     Args:
         comparison: Names and texts.
-        votes_people: Of people; may be empty where there are verdicts.
-        verdicts: Of a judge.
+        votes_people: People's votes; may be empty if there are verdicts.
+        verdicts: A judge's verdicts.
         reasons: (item, rater) -> why, where a rater said so.
         skipped: Pairs that people were shown and did not vote on.
         contamination: From `contamination_of`.

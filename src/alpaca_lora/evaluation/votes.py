@@ -25,7 +25,7 @@ class Vote:
         a: One model.
         b: The other.
         preference: For `a`: 1 is a win, 0.5 a tie, 0 a loss; in between, the probability that `a` is better.
-        category: Of the instruction; "" is none.
+        category: Category of the instruction; "" is none.
         length_a: Characters of the answer of `a`, where known.
         length_b: And of `b`.
         shown_first: The model whose answer the rater saw first; "" where not known.

@@ -33,10 +33,10 @@ def load(
 
     Args:
         path: Folder, hub id of a base, or `demo`.
-        base_model: For an adapter: where its base is now, if not where the adapter says.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         also: Further adapters of the same base, each called by its folder's name; `base` is the base itself.
-        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        force: Continue even if tokenizer, template or base differ from those trained with.
 
     Raises:
         AdapterError: an adapter is damaged, or not for this base, tokenizer or template.
@@ -63,7 +63,7 @@ def generate(
         model: What `load` returned, or anything it takes.
         instruction: What to do.
         input: Context, may be empty.
-        adapter: Which of several adapters answers; `base` is none of them.
+        adapter: Which of several adapters answers; `base` disables them all.
         base_model: As for `load`.
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
             seed, stop.
@@ -94,10 +94,10 @@ def stream(
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
         instruction: What to do.
         input: Context.
-        adapter: Which of several adapters answers; `base` is none of them.
-        base_model: For an adapter: where its base is now, if not where the adapter says.
+        adapter: Which of several adapters answers; `base` disables them all.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
-        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        force: Continue even if tokenizer, template or base differ from those trained with.
         **sampling: As for `generate`.
 
     Raises:
@@ -125,11 +125,11 @@ def chat(
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
         also: Folders of further adapters, to switch between.
-        base_model: For an adapter: where its base is now, if not where the adapter says.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         moderation: A file with one word or phrase per line that are refused, or the URL of an OpenAI-compatible
             moderation endpoint; in Python also a function that returns why a text is refused, or None.
-        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        force: Continue even if tokenizer, template or base differ from those trained with.
         key: Key of the moderation endpoint.
         write: Prints, as `print` does.
         **sampling: As for `generate`; `max_new_tokens` is 512 if left out.

@@ -27,7 +27,7 @@ class AnswerTable:
     """Answers by the model's name, in the order of the rows."""
 
     def to_pandas(self) -> Any:
-        """A DataFrame: `instruction`, `input`, and a column a model."""
+        """A DataFrame: `instruction`, `input`, and one column per model."""
         import pandas
 
         instructions, inputs = zip(*self.instructions, strict=True)

@@ -169,8 +169,8 @@ class Scheduler:
     Args:
         batch: Makes an empty batch.
         select: Switches the model to an adapter.
-        cache_tokens: Most tokens, padding included, whose keys and values are kept.
-        max_rows: Most answers at once.
+        cache_tokens: Maximum number of tokens, padding included, whose keys and values are kept.
+        max_rows: Maximum batch size.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A model that answers instructions on this machine: adapters on their base, a merged model, or a base.
 
 The prompt is the contract's template, encoded as in training; only new tokens are decoded; generation ends at the
-contract's stop ids. Answers are made together (batch.py), each the one it would be alone.
+contract's stop ids. Answers are made together (batching.py), each the one it would be alone.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from ..runs.adapter_files import (
 from ..runs.contract import Contract, read_contract
 from .batching import NOT_FINITE, Answer, Batch, Scheduler, bytes_per_token
 from .completion import Completion
-from .prompt_format import BASE, Voice, name_of, stop_ids_of, voice_at
+from .prompt_format import BASE, PromptFormat, name_of, prompt_format_at, stop_ids_of
 from .sampling import Sampling
 from .streaming import GrowingText
 
 MAX_ROWS = 32
-"""Most answers made at once."""
+"""Maximum batch size."""
 
 
 class TooLong(DataError):
@@ -63,23 +63,23 @@ class LocalModel:
         name: str = "model",
     ) -> None:
         self.model, self.name = model, name
-        self.voices = {name: Voice(encoder, stop_ids, contract)}
+        self.prompt_formats = {name: PromptFormat(encoder, stop_ids, contract)}
         self._selected = name
 
     @property
     def encoder(self) -> Encoder:
         """Tokenizer and template of the model, or of its first adapter."""
-        return self.voices[self.name].encoder
+        return self.prompt_formats[self.name].encoder
 
     @property
     def stop_ids(self) -> list[int]:
         """Where answers of the model, or of its first adapter, end."""
-        return self.voices[self.name].stop_ids
+        return self.prompt_formats[self.name].stop_ids
 
     @property
     def contract(self) -> Contract | None:
         """What the model, or its first adapter, was trained with."""
-        return self.voices[self.name].contract
+        return self.prompt_formats[self.name].contract
 
     @classmethod
     def load(
@@ -96,11 +96,11 @@ class LocalModel:
 
         Args:
             path: Folder, hub id of a base, or `demo`.
-            base_model: For an adapter: where its base is now, if not where the adapter says.
+            base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
             prompt_template: For models without a contract; `alpaca` if left out.
             dtype: "auto", "float32" or "bfloat16".
             also: Further adapters of the same base; each answers under its folder's name.
-            force: Go on where tokenizer, template or base are not those the adapter was trained with. None where the
+            force: Continue even if tokenizer, template or base differ from those trained with. None where the
                 caller has no such choice to offer.
 
         Raises:
@@ -122,16 +122,16 @@ class LocalModel:
             check_shareable(folder)
         resolved = resolve_base(base_name)
         base = fingerprint(resolved) if adapter and (contract or also) else ""
-        voice = voice_at(path, resolved, base, prompt_template, force)
+        prompt_format = prompt_format_at(path, resolved, base, prompt_template, force)
         model = load_model(resolved, placement)
-        check_pairing(voice.encoder.tokenizer, model.config)
+        check_pairing(prompt_format.encoder.tokenizer, model.config)
         if not contract:
-            voice = replace(voice, stop_ids=stop_ids_of(model, voice.encoder))
+            prompt_format = replace(prompt_format, stop_ids=stop_ids_of(model, prompt_format.encoder))
         if adapter:
             model = load_adapter(model, path, base_name)
-        local = cls(model, voice.encoder, voice.stop_ids, voice.contract, name_of(path))
+        local = cls(model, prompt_format.encoder, prompt_format.stop_ids, prompt_format.contract, name_of(path))
         if adapter and not changes_of_base(path):
-            local.voices[BASE] = voice
+            local.prompt_formats[BASE] = prompt_format
         for folder in also:
             local.add(folder, base_name, base, force=force)
         return local
@@ -143,26 +143,27 @@ class LocalModel:
             AdapterError: it is damaged, belongs to another base, or its name is taken.
         """
         name = name_of(folder)
-        if name in self.voices:
+        if name in self.prompt_formats:
             raise AdapterError(f"{folder}: the name {name!r} is taken by another adapter; rename the folder.")
-        voice = voice_at(folder, resolve_base(base_name), base_fingerprint, None, force)
+        prompt_format = prompt_format_at(folder, resolve_base(base_name), base_fingerprint, None, force)
         load_adapter(self.model, folder, base_name, name)
-        stops = voice.stop_ids or stop_ids_of(self.model, voice.encoder)
-        self.voices[name] = replace(voice, stop_ids=stops)
+        stops = prompt_format.stop_ids or stop_ids_of(self.model, prompt_format.encoder)
+        self.prompt_formats[name] = replace(prompt_format, stop_ids=stops)
         return name
 
-    def voice(self, adapter: str | None = None) -> Voice:
+    def prompt_format(self, adapter: str | None = None) -> PromptFormat:
         """How `adapter` is asked; the first one where None.
 
         Raises:
             ConfigError: there is none of this name.
         """
         name = adapter or self.name
-        if name not in self.voices:
+        if name not in self.prompt_formats:
             raise ConfigError(
-                f"adapter: {name!r} is not loaded.{did_you_mean(name, self.voices)} Loaded: {', '.join(self.voices)}."
+                f"adapter: {name!r} is not loaded.{did_you_mean(name, self.prompt_formats)} "
+                f"Loaded: {', '.join(self.prompt_formats)}."
             )
-        return self.voices[name]
+        return self.prompt_formats[name]
 
     def generate(
         self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
@@ -183,7 +184,7 @@ class LocalModel:
             requests: Pairs of instruction and input.
             sampling: How tokens are chosen; greedy if left out.
             adapter: Who answers; the first one if left out.
-            max_rows: Most answers at once.
+            max_rows: Maximum batch size.
 
         Returns:
             Answers in the order of the requests.
@@ -191,8 +192,8 @@ class LocalModel:
         Raises:
             DataError: a prompt is longer than what the model reads.
         """
-        voice, sampling = self.voice(adapter), sampling or Sampling()
-        prompts = [voice.encoder.prompt_ids(instruction, input) for instruction, input in requests]
+        prompt_format, sampling = self.prompt_format(adapter), sampling or Sampling()
+        prompts = [prompt_format.encoder.prompt_ids(instruction, input) for instruction, input in requests]
         return [made.text for made in self._complete(prompts, sampling, adapter, max_rows)]
 
     def complete(self, prompts: Sequence[str], sampling: Sampling, stop: Sequence[str] = ()) -> list[Completion]:
@@ -208,8 +209,8 @@ class LocalModel:
         if sampling.num_beams > 1:  # a beam search knows its first word only at the end
             yield self.generate(instruction, input, sampling, adapter)
             return
-        voice = self.voice(adapter)
-        answer = self.begin(voice.encoder.prompt_ids(instruction, input), sampling, adapter)
+        prompt_format = self.prompt_format(adapter)
+        answer = self.begin(prompt_format.encoder.prompt_ids(instruction, input), sampling, adapter)
         text, shown = answer.text, 0
         assert text is not None
         self.select(adapter or self.name)
@@ -236,7 +237,7 @@ class LocalModel:
             DataError: the prompt is longer than what the model reads.
             ModelError: it holds an id that the model does not know; a GPU would be of no use after such a one.
         """
-        voice = self.voice(adapter)
+        prompt_format = self.prompt_format(adapter)
         positions = getattr(self.model.config, "max_position_embeddings", None) or 2**31
         if not 0 < len(prompt) < positions:
             raise TooLong(
@@ -249,8 +250,8 @@ class LocalModel:
                 "belongs to the model."
             )
         limit = min(sampling.max_new_tokens, positions - len(prompt))
-        text = GrowingText(voice.encoder, sampling.stop) if growing or sampling.stop else None
-        return Answer(prompt, replace(sampling, max_new_tokens=limit), voice.stop_ids, text)
+        text = GrowingText(prompt_format.encoder, sampling.stop) if growing or sampling.stop else None
+        return Answer(prompt, replace(sampling, max_new_tokens=limit), prompt_format.stop_ids, text)
 
     def batch(self) -> Batch:
         """An empty batch of this model."""
@@ -280,7 +281,7 @@ class LocalModel:
         self, prompts: list[list[int]], sampling: Sampling, adapter: str | None, max_rows: int
     ) -> list[Completion]:
         """Rows of like length are computed together, the longest first; whoever has ended makes room for the next."""
-        voice, name = self.voice(adapter), adapter or self.name
+        prompt_format, name = self.prompt_format(adapter), adapter or self.name
         answers = [self.begin(prompt, sampling, adapter, growing=False) for prompt in prompts]
         if sampling.num_beams > 1:
             self.select(name)
@@ -298,7 +299,7 @@ class LocalModel:
                 scheduler.step()
         return [
             Completion(
-                answer.text.certain if answer.text else voice.encoder.decode(answer.ids),
+                answer.text.certain if answer.text else prompt_format.encoder.decode(answer.ids),
                 "length" if answer.finish_reason == "length" else "stop",
                 len(answer.prompt),
                 len(answer.ids),

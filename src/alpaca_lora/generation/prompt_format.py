@@ -23,7 +23,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True)
-class Voice:
+class PromptFormat:
     """How an adapter, or a base, is asked: its prompt, and where its answers end."""
 
     encoder: Encoder
@@ -32,9 +32,9 @@ class Voice:
     """What it was trained with; None for a base or another tool's model."""
 
 
-def warnings_of(voices: Mapping[str, Voice]) -> list[str]:
+def warnings_of(prompt_formats: Mapping[str, PromptFormat]) -> list[str]:
     """What the templates warn of, each once."""
-    found = [voice.encoder.template.warning for voice in voices.values()]
+    found = [prompt_format.encoder.template.warning for prompt_format in prompt_formats.values()]
     return list(dict.fromkeys(warning for warning in found if warning))
 
 
@@ -45,9 +45,9 @@ def name_of(path: str | Path) -> str:
     return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
 
 
-def voice_at(
+def prompt_format_at(
     path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool | None
-) -> Voice:
+) -> PromptFormat:
     """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
     contract, adapter = read_contract(path), is_adapter(path)
     if os.path.exists(Path(path) / "tokenizer_config.json"):
@@ -72,7 +72,7 @@ def voice_at(
         config = load_config(base)
         contract.check(encoder, base_fingerprint if adapter else None, path, model_config=config, force=force)
     stops = sorted({*contract.stop_ids, encoder.eos_id}) if contract else []
-    return Voice(encoder, stops, contract)
+    return PromptFormat(encoder, stops, contract)
 
 
 def stop_ids_of(model: Any, encoder: Encoder) -> list[int]:

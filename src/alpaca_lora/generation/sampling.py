@@ -19,7 +19,7 @@ class Sampling:
     """
 
     max_new_tokens: int = 256
-    """Most tokens of an answer."""
+    """Maximum number of new tokens."""
     temperature: float = 0.0
     """0 is greedy; higher is more varied."""
     top_p: float = 1.0

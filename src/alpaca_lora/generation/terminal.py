@@ -37,9 +37,9 @@ def chat(
     """
     adapter, given = model.name, ""
     history: list[tuple[str, str, str]] = []
-    voices = ", ".join(model.voices)
-    write(f"Template {model.encoder.template.name}; answers: {voices}. Each instruction stands alone. /help for help.")
-    for warning in warnings_of(model.voices):
+    names = ", ".join(model.prompt_formats)
+    write(f"Template {model.encoder.template.name}; answers: {names}. Each instruction stands alone. /help for help.")
+    for warning in warnings_of(model.prompt_formats):
         write(f"Warning: {warning}")
     while True:
         try:
@@ -61,7 +61,7 @@ def chat(
             elif command == "/clear":
                 history.clear()
             elif command == "/adapter":
-                model.voice(rest.strip())
+                model.prompt_format(rest.strip())
                 adapter = rest.strip() or model.name
             elif command == "/input":
                 given = rest.strip() or _lines(read)

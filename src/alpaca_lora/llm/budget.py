@@ -50,9 +50,9 @@ class Budget:
     """
 
     max_cost: float | None = None
-    """Most money, in the currency of the prices; None is no limit."""
+    """Maximum cost, in the currency of the prices; no limit if None."""
     max_tokens: int | None = None
-    """Most tokens, of prompts and answers together; None is no limit."""
+    """Maximum number of tokens, prompts and answers together; no limit if None."""
     price_in: float | None = None
     """Price of a million prompt tokens; None is unknown."""
     price_out: float | None = None

@@ -63,7 +63,7 @@ class Endpoint:
         model: The server's name for the model.
         key: The API key; None for servers that need none.
         kind: "chat", or "completions" for models that only go on with a text.
-        concurrency: Most requests in flight.
+        concurrency: Maximum number of requests in flight.
         timeout_seconds: Longest wait for an answer.
         spending: Counts tokens and keeps the budget; a new one without limits if left out.
 
@@ -129,7 +129,7 @@ class Endpoint:
 
         Args:
             prompt: A text, which for chat is the user's message; or, for chat, all messages.
-            max_new_tokens: Most tokens of the answer.
+            max_new_tokens: Maximum number of new tokens.
             temperature: 0 takes the likeliest token each time.
             stop: The answer ends before any of these; most servers take at most 4.
             on_attempt: Called with "sent" just before each attempt, and with "refused" after one that cost nothing,

@@ -49,7 +49,7 @@ class Job(ABC):
         journal: Open, of this process alone.
         load: Gives what answers, once a question is to be asked.
         slots: Maximum number of questions in flight.
-        max_new_tokens: Most tokens of an answer.
+        max_new_tokens: Maximum number of tokens per answer.
         temperature: 0 takes the likeliest token each time.
         total: What the progress bar runs to.
     """
@@ -238,8 +238,8 @@ class Questions(Job):
         count: How many questions there are.
         prompt: The question with this number, after these replies.
         problem: Why a reply cannot be used, and what to do about it; "" where it can.
-        attempts: Most replies to a question while none can be used.
-        max_new_tokens: Most tokens of a reply.
+        attempts: Maximum number of replies to a question while none can be used.
+        max_new_tokens: Maximum number of tokens per reply.
         temperature: 0 takes the likeliest token each time.
         unit: What a question is called in the progress bar.
     """

@@ -1,4 +1,6 @@
-"""journal.jsonl: everything a run of self-instruct sent, paid for and decided; a JSON object a line, only appended to.
+"""journal.jsonl: everything that a job sent, paid for and decided; one JSON object per line, only appended to.
+
+Self-instruct, answers and verdicts all keep one; `judged` lines are self-instruct's.
 
 A process that dies loses nothing that is in it: the next one reads it and goes on.
 
@@ -92,7 +94,7 @@ class State:
     thoughts: int = 0
     """Answers in front of which the model thought aloud, as far as they were judged."""
     _worst: dict[int, Usage] = field(default_factory=dict)
-    """Of the newest attempt at each request."""
+    """Worst case of the newest attempt at each request."""
 
     def take(self, line: dict[str, Any]) -> None:
         """Add what one line says."""

@@ -24,7 +24,7 @@ class LocalEndpoint:
 
     Args:
         model: The model.
-        concurrency: Most prompts in a batch.
+        concurrency: Maximum number of prompts per batch.
         spending: Counts tokens and keeps the budget.
     """
 

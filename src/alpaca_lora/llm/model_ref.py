@@ -72,12 +72,12 @@ class ModelRef:
         model: An adapter, merged or base folder, a hub id or `demo`; with `base_url`, the server's name for a model.
         base_url: Address of an OpenAI-compatible API; None answers on this machine.
         key: The server's key.
-        kind: "chat", or "completions" for a server's model that only goes on with a text.
-        prompt_template: For texts that are gone on with; a contract's own, or `alpaca`, if left out.
-        concurrency: Most requests in flight at a server.
+        kind: "chat", or "completions" for text-completion models.
+        prompt_template: Template for text completions; a contract's own, or `alpaca`, if left out.
+        concurrency: Maximum number of requests in flight at a server.
         budget: Prices and limits; of tokens only, on this machine.
-        force: Go on where tokenizer, template or base are not those the adapter was trained with.
-        base_model: For an adapter: where its base is now, if not where the adapter says.
+        force: Continue even if tokenizer, template or base differ from those trained with.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
     """
 
     model: str

@@ -117,7 +117,7 @@ def pack_attention(
         key: Shape (B, G, N, D).
         value: Shape (B, G, N, D).
         attention_mask: For ordinary forwards, as transformers made it.
-        scaling: Of the scores; 1 / sqrt(D) where None.
+        scaling: Scale of the attention scores; 1 / sqrt(D) if None.
         dropout: Must be 0 for packs.
         pack_mask: Who sees whom; None for an ordinary forward.
         **kwargs: For transformers' own attention.
@@ -180,7 +180,7 @@ _compiled: list[Any] = []
 
 
 def _flex_attention(on_cuda: bool) -> Any:
-    """FlexAttention, compiled once a process on CUDA; elsewhere as it is, forward only."""
+    """FlexAttention, compiled once per process on CUDA, eager elsewhere, forward only."""
     from torch.nn.attention.flex_attention import flex_attention
 
     if not on_cuda:

@@ -19,10 +19,11 @@ Dtype = Literal["float32", "bfloat16"]
 Targets = list[str] | str | None  # module names, "all-linear", or None for q_proj and v_proj
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
-"""Of a parameter, 0.5159: 4 bits, an 8-bit scale for 64, a float32 scale for 256 of those scales (arXiv 2305.14314)."""
+"""Bytes per parameter, 0.5159: 4 bits, an 8-bit scale for 64, a float32 scale for 256 of those scales (arXiv
+2305.14314)."""
 
 OPTIMIZER_BYTES = {"adamw": 8.0, **dict.fromkeys(("adamw_8bit", "paged_adamw_8bit"), 2 * (1 + 4 / 256))}
-"""Of a trained parameter: two moments in float32, or in 8 bits with a float32 scale for 256 (arXiv 2110.02861)."""
+"""Bytes per trained parameter: two moments in float32, or in 8 bits with a float32 scale for 256 (arXiv 2110.02861)."""
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -78,12 +79,12 @@ class Geometry:
 
     @property
     def linear_parameters(self) -> int:
-        """Of the linears in all layers: L (2 h q + 2 h k + 3 h m)."""
+        """Parameters of all linear layers: L (2 h q + 2 h k + 3 h m)."""
         return self.num_hidden_layers * sum(inputs * outputs for inputs, outputs in self.modules.values())
 
     @property
     def head_parameters(self) -> int:
-        """Of the head, and of the embedding: h V."""
+        """Parameters of the head, and of the embedding: h V."""
         return self.hidden_size * self.vocab_size
 
     @property
@@ -158,7 +159,7 @@ class Geometry:
     ) -> StateBytes:
         """Weights, gradients and optimizer state, over all GPUs that share them.
 
-        What trains: float32 weight 4, gradient 4, AdamW 8: 16 bytes a parameter (arXiv 1910.02054). What is frozen: 2
+        What trains: float32 weight 4, gradient 4, AdamW 8: 16 bytes per parameter (arXiv 1910.02054). What is frozen: 2
         in bfloat16 and 4 in float32, but linears 0.516 in `qlora`, 1 (and a float32 a row) with `load_in_8bit`. 8-bit
         optimizers keep the embedding's moments in float32, as transformers asks them to.
         """
@@ -177,7 +178,7 @@ class Geometry:
         """What FSDP2 holds whole on each GPU while the rest is in shards.
 
         In bfloat16 two layers (one in use, the next arriving), embedding and head; `full`: also the gradients of the
-        larger of a layer and these two, in bfloat16 and on their way into a float32 sum, 6 bytes a parameter.
+        larger of a layer and these two, in bfloat16 and on their way into a float32 sum, 6 bytes per parameter.
         """
         layer, ends = self.linear_parameters // self.num_hidden_layers, self.parameters - self.linear_parameters
         return 2 * (2 * layer + ends) + (6 * max(layer, ends) if method == "full" else 0)
@@ -193,7 +194,8 @@ class Geometry:
         sharded: bool = True,
         on_cpu: bool = False,
     ) -> int:
-        """Bytes a token that wait for the backward pass; products in `dtype`, norms in float32, as transformers has it.
+        """Activation bytes per token kept for the backward pass; products in `dtype`, norms in float32, as transformers
+        has it.
 
         After arXiv 2205.05198, equation 2, for a LLaMA whose attention keeps no scores (FlashAttention); w is 2 bytes
         (bfloat16) or 4 (float32). A layer:

@@ -29,7 +29,7 @@ class Stored(NamedTuple):
 def weight_files(base_model: str) -> list[str]:
     """The safetensors files of a folder or of a hub model, which is downloaded where it is not yet.
 
-    Of a hub model that has both, the single file counts, as for transformers; in a folder both are refused.
+    If a hub model has both, the single file counts, as for transformers; in a folder both are refused.
 
     Raises:
         ModelError: there are none, or one that the index names is missing.

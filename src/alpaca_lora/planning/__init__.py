@@ -85,7 +85,7 @@ def _counted(config: FinetuneConfig) -> Count:
     from ..data.plan import Planner
     from ..data.steps import StepDataset
     from ..models.load import resolve_base
-    from .memory import MicroBatch
+    from .memory import MicroBatchSize
     from .preparation import prepare
     from .time import Work
 
@@ -95,7 +95,7 @@ def _counted(config: FinetuneConfig) -> Count:
         multiple = 1 if changed.layout == "padded" else 128
         planner = Planner(prepared.train, changed.layout, tokens, ranks, multiple)
         steps = StepDataset(planner, changed.batch_size, changed.seed, 1)
-        packs = [MicroBatch(*count_pack(steps[index])) for index in range(len(steps))]
+        packs = [MicroBatchSize(*count_pack(steps[index])) for index in range(len(steps))]
         total = changed.total_steps(steps.steps_per_epoch)
         epochs = total / steps.steps_per_epoch
         sums = (sum(values) * epochs for values in list(zip(*packs, strict=True))[:3])

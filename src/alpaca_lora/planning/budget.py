@@ -5,11 +5,11 @@ In: a run's memory by formula, the memory that is free. Out: tokens. Costs micro
 
 from __future__ import annotations
 
-from .memory import CUDA_BYTES, MemoryModel, MicroBatch
+from .memory import CUDA_BYTES, MemoryModel, MicroBatchSize
 
 MOST_TOKENS, FEWEST_TOKENS, STEP = 16_384, 1024, 128
 SHARE = 0.9
-"""Of the free memory; the formulas have not been checked on a GPU."""
+"""Share of the free memory that is used; the formulas have not been checked on a GPU."""
 
 
 def auto_tokens(formula: MemoryModel, free_bytes: float) -> int:
@@ -19,7 +19,7 @@ def auto_tokens(formula: MemoryModel, free_bytes: float) -> int:
 
     Args:
         formula: The run's memory.
-        free_bytes: Of the GPU, beside CUDA itself and before the model is on it.
+        free_bytes: Free memory of the GPU, once CUDA is loaded and before the model is.
     """
     tokens = MOST_TOKENS
     while tokens > FEWEST_TOKENS and _needed(formula, tokens) > SHARE * free_bytes:
@@ -29,4 +29,4 @@ def auto_tokens(formula: MemoryModel, free_bytes: float) -> int:
 
 def _needed(formula: MemoryModel, tokens: int) -> float:
     """With a loss on every token, which is the most there can be."""
-    return formula.training(MicroBatch(tokens, tokens, 0, formula.config.cutoff_len)).needed - CUDA_BYTES
+    return formula.training(MicroBatchSize(tokens, tokens, 0, formula.config.cutoff_len)).needed - CUDA_BYTES

@@ -21,7 +21,7 @@ class Card:
     name: str
     memory_gib: float
     tflops: float
-    """10^12 operations a second at best, dense, in `dtype`, summed in float32."""
+    """10^12 operations per second at peak, dense, in `dtype`, summed in float32."""
     dtype: Dtype = "bfloat16"
     """float32 for cards without bfloat16: a run on them is in float32 too."""
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..models.geometry import SHAPES, Geometry
 from .budget import auto_tokens
 from .cards import GIB, Card
-from .memory import CUDA_BYTES, Memory, MemoryModel, MicroBatch
+from .memory import CUDA_BYTES, Memory, MemoryModel, MicroBatchSize
 from .schedule import remarks
 from .time import ALPACA, UTILISATION, Work
 
@@ -45,7 +45,7 @@ class Plan:
         card: A GPU.
         gpus: Their number.
         count: Gives the work of settings.
-        price: Of a GPU for an hour, or None.
+        price: Price of one GPU for an hour, or None.
         utilisation: Share of the card's peak that the run reaches.
     """
 
@@ -76,7 +76,7 @@ class Plan:
 
     @cached_property
     def max_tokens(self) -> int:
-        """Most tokens of a micro-batch; where it is `auto`, what a run on this card would choose."""
+        """Maximum number of tokens per micro-batch; for `auto`, what a run on this card would choose."""
         if self.config.max_tokens != "auto":
             return self.config.max_tokens
         return auto_tokens(self.formula, self.card.memory_gib * GIB - CUDA_BYTES)
@@ -103,7 +103,7 @@ class Plan:
         """On each GPU, at the highest moment of an evaluation, whose micro-batches are as full as can be."""
         share = max(batch.predicted / batch.tokens for batch in self.work.largest)
         row = max(batch.row for batch in self.work.largest)
-        return self.formula.evaluation(MicroBatch(self.max_tokens, round(share * self.max_tokens), 0, row))
+        return self.formula.evaluation(MicroBatchSize(self.max_tokens, round(share * self.max_tokens), 0, row))
 
     @property
     def needed(self) -> float:
@@ -117,7 +117,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of training."""
+        """Training time in seconds."""
         return self.work.seconds(self.config, self.shape, self.card, self.gpus, self.utilisation)
 
     @property

@@ -30,7 +30,7 @@ FILE_BYTES = 2 * 10**9  # training/fsdp.py: of the model's files, each of which 
 CUDA_BYTES, ROOM = GIB, 0.1  # CUDA itself; what the allocator loses, of all that comes and goes
 
 
-class MicroBatch(NamedTuple):
+class MicroBatchSize(NamedTuple):
     """What a micro-batch holds; fields as in data/counts.py."""
 
     tokens: int
@@ -53,12 +53,12 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Of tensors."""
+        """Bytes of all tensors."""
         return sum(self)
 
     @property
     def needed(self) -> float:
-        """Of a GPU: a tenth more of what comes and goes, and 1 GiB for CUDA."""
+        """GPU memory needed: 10% more for temporaries, and 1 GiB for CUDA."""
         return self.total + ROOM * (self.copies + self.activations + self.logits) + CUDA_BYTES
 
 
@@ -69,7 +69,7 @@ class MemoryModel:
     Args:
         config: Its settings.
         shape: The model's.
-        dtype: Of products and frozen weights.
+        dtype: Dtype of matrix multiplications and frozen weights.
         ranks: Devices that share the state with `fsdp`.
         on_cpu: Attention and dropout as they are on a CPU.
     """
@@ -80,7 +80,7 @@ class MemoryModel:
     ranks: int = 1
     on_cpu: bool = False
 
-    def training(self, batch: MicroBatch, first: bool = False) -> Memory:
+    def training(self, batch: MicroBatchSize, first: bool = False) -> Memory:
         """The highest moment of a micro-batch's forward and backward pass, once the optimizer has its state.
 
         Args:
@@ -94,7 +94,7 @@ class MemoryModel:
         backward = Memory(weights, earlier, optimizer, self._copies + self._unpacked, flying, 0.0)
         return max(loss, backward, Memory(weights, gradients, optimizer, 0.0, 0.0, 0.0), key=lambda each: each.total)
 
-    def evaluation(self, batch: MicroBatch) -> Memory:
+    def evaluation(self, batch: MicroBatchSize) -> Memory:
         """The highest moment of an evaluation: one layer's activations at a time, most in its MLP (gate, up and their
         product; up's LoRA beside it); no gradients."""
         h, m = self.shape.hidden_size, self.shape.intermediate_size
@@ -172,7 +172,7 @@ class MemoryModel:
     def _head_copy(self) -> float:
         return 2.0 * self.shape.head_parameters if self._full and not self._gathered and self._width == 2 else 0.0
 
-    def _logits(self, batch: MicroBatch) -> float:
+    def _logits(self, batch: MicroBatchSize) -> float:
         """A chunk's logits and their log-softmax in float32; hidden states and their gradients; `full`: the head's
         gradient in float32 and a chunk's."""
         shape, width = self.shape, self._width
@@ -185,11 +185,11 @@ class MemoryModel:
         chunk += (width + 4 * narrow) * shape.head_parameters
         return 4 * shape.head_parameters + max(rows, chunk) + hidden + self._head_copy
 
-    def _rows_of_logits(self, batch: MicroBatch) -> float:
+    def _rows_of_logits(self, batch: MicroBatchSize) -> float:
         """A chunk's logits and log-softmax, in float32."""
         return 8.0 * _chunk_rows(batch) * self.shape.vocab_size
 
-    def _kept(self, batch: MicroBatch, at_loss: bool) -> float:
+    def _kept(self, batch: MicroBatchSize, at_loss: bool) -> float:
         """Activations at the loss, or in the last layer's backward pass: with checkpointing, that layer's are there
         again. Beside the layers': the last norm's input and output."""
         config, shape, layers = self.config, self.shape, self.shape.num_hidden_layers
@@ -213,7 +213,7 @@ class MemoryModel:
             return inputs * batch.tokens + (0 if at_loss else layer) + ends
         return layers * layer + ends
 
-    def _attention(self, batch: MicroBatch) -> float:
+    def _attention(self, batch: MicroBatchSize) -> float:
         """What the layouts add to a layer. `padded`: keys and values once for each query head, and a mask as numbers.
         The others on a CPU: a branch's keys and values joined with its ancestors', and its output before all of a pack
         are joined, which o_proj keeps where it learns."""
@@ -227,7 +227,7 @@ class MemoryModel:
         twice = self._full or (learns and self.config.lora_dropout == 0)
         return width * (2 * k * batch.copied_keys + twice * q * batch.tokens)
 
-    def _in_flight(self, batch: MicroBatch) -> float:
+    def _in_flight(self, batch: MicroBatchSize) -> float:
         """Gradients between a layer's operations, most in the MLP: its output's, and those of gate, up and their
         product. What down_proj keeps to learn is gone when the third is made. `full`: a weight's."""
         config, shape = self.config, self.shape
@@ -241,6 +241,6 @@ class MemoryModel:
         return self.config.lora_target_modules == "all-linear"
 
 
-def _chunk_rows(batch: MicroBatch) -> int:
+def _chunk_rows(batch: MicroBatchSize) -> int:
     """Rows of the largest chunk of logits: chunks are even."""
     return math.ceil(batch.predicted / max(math.ceil(batch.predicted / LOGIT_ROWS), 1))

@@ -39,7 +39,8 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
     Args:
         config: The run's settings.
         base: What `resolve_base` gave.
-        encoder: Of the adapter the run starts from; if left out, the base's tokenizer with the settings' template.
+        encoder: The encoder of the adapter the run starts from; if left out, the base's tokenizer with the settings'
+            template.
     """
     records = load_records(config.data, columns=config.columns)
     size = config.val_set_size if config.val_set_size < 1 else int(config.val_set_size)
@@ -84,7 +85,7 @@ def prepare(config: FinetuneConfig, base: str, encoder: Encoder | None = None) -
     )
 
 
-def report_losses(config: FinetuneConfig, data: PreparedData) -> None:
+def report_dropped(config: FinetuneConfig, data: PreparedData) -> None:
     """Say what preparation dropped, cut and changed, in training and validation together.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run's steps make of its settings: said in numbers before the first step, where they come out otherwise."""
+"""Warnings about settings that do not go with the number of steps, in numbers, before the first step."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def remarks(config: FinetuneConfig, steps_per_epoch: int, validated: bool) -> It
         )
     if config.max_steps is None and config.num_epochs * steps_per_epoch < 1:
         yield (
-            f"num_epochs: {config.num_epochs:g} of {steps_per_epoch:,} steps an epoch is "
+            f"num_epochs: {config.num_epochs:g} of {steps_per_epoch:,} steps per epoch is "
             f"{config.num_epochs * steps_per_epoch:.3g} of a step; 1 is done."
         )
     if validated and config.eval_steps > total and config.eval_steps != _USUAL["eval_steps"]:

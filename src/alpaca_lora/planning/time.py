@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..config import FinetuneConfig
 from ..models.geometry import Geometry
 from .cards import Card
-from .memory import MicroBatch
+from .memory import MicroBatchSize
 
 UTILISATION = 0.4
 ALPACA = "Alpaca's own run, 7B on 8 A100 of 80 GB: 3 hours, less than $100 (Stanford CRFM, 2023)"
@@ -30,7 +30,7 @@ class Work(NamedTuple):
     tokens: float
     pairs: float
     predicted: float
-    largest: tuple[MicroBatch, ...]
+    largest: tuple[MicroBatchSize, ...]
     """Micro-batches of which one needs the most memory."""
     alone: bool
     """Every step is one micro-batch on each GPU."""
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     steps_per_epoch: int
 
     def seconds(self, config: FinetuneConfig, shape: Geometry, card: Card, gpus: int, utilisation: float) -> float:
-        """Of training; evaluations, saving and starting come on top."""
+        """Training time; evaluations, saving and start-up come on top."""
         return self.operations(config, shape) / (gpus * card.tflops * 1e12 * utilisation)
 
     def operations(self, config: FinetuneConfig, shape: Geometry) -> float:
@@ -65,7 +65,7 @@ def like_alpaca(config: FinetuneConfig, tokens: int, ranks: int) -> Work:
     if per_rank > 1:
         held = max(tokens, config.cutoff_len)
     seen = (ALPACA_TOKENS + 1) / 2
-    largest = MicroBatch(held, math.ceil(ALPACA_PREDICTED * held), seen * held, min(held, config.cutoff_len))
+    largest = MicroBatchSize(held, math.ceil(ALPACA_PREDICTED * held), seen * held, min(held, config.cutoff_len))
     total = float(steps * a_step)
     source = f"Alpaca's {ALPACA_EXAMPLES:,} examples of {ALPACA_TOKENS} tokens, an estimate; give data for its own"
     return Work(

@@ -18,16 +18,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..files import read_json_file
 from ..errors import AdapterError, counted
+from ..files import read_json_file
+from ..models.distributed import processes, whole
 from ..models.folder import what_is
-from ..models.distributed import processes
 from ..models.lora import quiet_peft
+from ..models.shards import sha256_of
 from .checkpoints import MANIFEST, newest_name
-from ..models.distributed import whole
 from .contract import read_run_file, run_file_in_use
 from .peft_config import APPLIED, CONFIG, changes_base, read_peft_config
-from ..models.shards import sha256_of
 
 WEIGHTS = "adapter_model.safetensors"
 _WRAPPER = re.compile(r"^(?:module\.)+|(?:\b_orig_mod|\b_fsdp_wrapped_module|\b_checkpoint_wrapped_module)\.")

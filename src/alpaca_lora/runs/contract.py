@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json_file, sha256_of_json, write_atomically
 from ..data.tokens import Encoder
 from ..errors import AdapterError, AlpacaLoraError
+from ..files import read_json_file, sha256_of_json, write_atomically
 from ..models.fingerprint import RUN_FILE, computes, differing, same_base
 from ..prompts import Template
 from .checkpoints import MANIFEST
-from .versions import versions
 from .identity import fingerprint_of, identity_of
+from .versions import versions
 
 NAME = RUN_FILE
 _AGAIN = "Copy the folder again from where it was made."
@@ -87,8 +87,8 @@ class Contract:
 
         Args:
             encoder: The tokenizer and the template that are to be used.
-            base_fingerprint: Of the base that is to be used; None where the weights are whole.
-            model_config: Of the model that is to be used, from `load_config`; None where it is not looked at.
+            base_fingerprint: Fingerprint of the base to be used; None for a whole model.
+            model_config: Config of the model to be used, from `load_config`; None if it is not checked.
         """
         found = []
         template = self.load_template()
@@ -140,7 +140,7 @@ class Contract:
 
         Args:
             encoder: The tokenizer and the template that are to be used.
-            base_fingerprint: Of the base that is to be used; None where the weights are whole.
+            base_fingerprint: Fingerprint of the base to be used; None for a whole model.
             folder: The adapter's, for messages.
             model_config: Of the model, from `load_config`, where it is to be checked. Not even `force` allows more
                 token ids than it knows.
@@ -224,7 +224,7 @@ def run_file_in_use(folder: str | Path) -> Iterator[None]:
 
 
 def _hash_of(contract: Any) -> str:
-    """Of a contract as a mapping; where the base is may change."""
+    """Hash of a contract as a mapping; where the base is may change."""
     known = isinstance(contract, dict)
     return sha256_of_json({key: contract[key] for key in contract if key != "base_model"} if known else contract)
 

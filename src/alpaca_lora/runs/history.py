@@ -1,4 +1,4 @@
-"""history.jsonl: a line an optimizer step, and a line an evaluation (step 0, before the first step, included).
+"""history.jsonl: one line per optimizer step and per evaluation (step 0, before the first step, included).
 
 {"step": 1, "epoch": 0.07, "loss": 2.31, "learning_rate": 3e-05, "grad_norm": 0.9, "supervised_tokens": 1204,
  "computed_tokens": 2310, "seconds": 4.1}
@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
 from ..errors import DataError
+from ..files import write_atomically
 from ..textfiles import parse_json, read_text_file, read_whole_file
 
 NAME = "history.jsonl"

@@ -18,8 +18,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..config import FinetuneConfig
-from ..files import sha256_of_json
 from ..errors import ConfigError
+from ..files import sha256_of_json
 from ..models.demo import cache_dir
 
 _MAY_DIFFER = {

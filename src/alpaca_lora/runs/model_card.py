@@ -23,7 +23,7 @@ def model_card(content: dict[str, Any], warning: str = "") -> str:
 
     Args:
         content: What alpaca_lora.json holds: config, data, metrics.
-        warning: Of the template; it stands at the top.
+        warning: The template's warning; it stands at the top.
     """
     config, data, metrics = content["config"], content["data"], content["metrics"]
     base = config["base_model"]
@@ -83,7 +83,7 @@ def merged_card(base: str, adapters: list[str], warning: str = "") -> str:
     Args:
         base: Its base's name.
         adapters: Names of the adapters merged into it, in order.
-        warning: Of the template; it stands at the top.
+        warning: The template's warning; it stands at the top.
     """
     names = ", then ".join(f"`{name}`" for name in adapters)
     lines = [

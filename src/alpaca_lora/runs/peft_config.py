@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json_file
 from ..errors import AdapterError
+from ..files import read_json_file
 from ..models.folder import what_is
 
 CONFIG = "adapter_config.json"

@@ -53,7 +53,7 @@ def plot_histories(histories: Mapping[str, Lines], title: str = "") -> Plot:
         axes.plot(steps, smooth(losses), color=colour, label=name)
         steps, losses = _points(lines, "eval_loss")
         axes.plot(steps, losses, "o--", color=colour, alpha=0.6, linewidth=1)
-    axes.set_ylabel("loss (nats a token); dots: validation")
+    axes.set_ylabel("loss (nats per token); dots: validation")
     axes.legend()
     return figure
 
@@ -73,7 +73,7 @@ def _axes(title: str) -> tuple[Plot, Any]:
     axes = figure.add_subplot()
     axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats per token)")
     axes.set_title(title)
     axes.grid(alpha=0.3)
     return figure, axes

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import FinetuneConfig
-from .history import read_history
 from .contract import read_run_file, run_file_in_use
+from .history import read_history
 
 _OUTER = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start; max-width: 60em"
 _CELL = "text-align: left; padding: 0.1em 0.8em 0.1em 0; vertical-align: top"

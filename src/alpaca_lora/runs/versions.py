@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from importlib import metadata
 
-
 _PACKAGES = ("alpaca-lora", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 
 
 def versions() -> dict[str, str]:
-    """Of the packages at work."""
+    """Versions of the packages in use."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -36,7 +36,7 @@ def self_instruct(
     price_out: float | None = None,
     key: str | None = None,
 ) -> Summary:
-    """Have a language model write new records, from seed records and a brief; the same call goes on where it ended.
+    """Have a language model write new records, from seed records and a brief; the same call resumes it.
 
     Nothing is written before all settings are known to be good, and a model of this machine is loaded only once the
     journal belongs to this process.
@@ -46,7 +46,7 @@ def self_instruct(
         model: The server's name for the model.
         base_url: Address of an OpenAI-compatible API; OpenAI's own if left out.
         base_model: A model to run here instead, as `load` takes it; it goes on with a text and costs nothing.
-        kind: "chat", or "completions" for a server's model that only goes on with a text.
+        kind: "chat", or "completions" for text-completion models.
         num_records: Number of accepted records after which the run ends.
         seeds: Records to begin with, as for `finetune`; `seeds` are the packaged ones.
         domain: What tasks are about ("medical questions for patients"); anything if left out.
@@ -59,7 +59,7 @@ def self_instruct(
         seed: Seed of the draw of seed records.
         concurrency: Maximum number of requests in flight.
         timeout_seconds: Maximum wait for an answer.
-        max_cost: Maximum cost of the whole folder, in the currency of the prices; needs both.
+        max_cost: Maximum cost of the whole folder, in the currency of the prices; requires price_in and price_out.
         max_tokens: Maximum number of tokens of the whole folder.
         price_in: Price of a million prompt tokens.
         price_out: Price of a million new tokens.

@@ -36,7 +36,7 @@ def write_report(folder: str | Path, seeds: RecordSet) -> Path:
     """Write a run's report.html.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         seeds: The records it began with.
 
     Raises:

@@ -44,9 +44,9 @@ class Summary:
     attempts: int
     """Attempts sent, retries included."""
     refused: int
-    """Of them, refused at no cost."""
+    """Attempts refused at no cost."""
     unanswered: int
-    """Of them, without an answer: timeouts, cut connections, killed processes."""
+    """Attempts without an answer: timeouts, cut connections, killed processes."""
     torn: int
     """Journal lines that a process left unfinished."""
     prompt_tokens: int
@@ -56,11 +56,12 @@ class Summary:
     unanswered_tokens: int
     """At most so many more for the attempts without an answer."""
     cost: float | None
-    """Of the counted tokens; None without prices."""
+    """Cost of the counted tokens; None without prices."""
     unanswered_cost: float | None
     """At most so much more for the attempts without an answer."""
     projected_cost: float | None
-    """Of 52,000 accepted records at this rate; it rises in fact, since later records repeat earlier ones more often."""
+    """Cost of 52,000 accepted records at this rate; it rises in fact, since later records repeat earlier ones more
+    often."""
 
     @classmethod
     def of(cls, folder: Path, state: State, budget: Budget, ended: Ended | None = None, detail: str = "") -> Summary:

@@ -36,8 +36,8 @@ def serve(
 
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
-        also: Folders of further adapters; requests name them as `model`, and `base` is none of them.
-        base_model: For an adapter: where its base is now, if not where the adapter says.
+        also: Folders of further adapters; requests name them as `model`; `base` disables them all.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
         host: Address to bind. Another than this machine's own needs a token.
         port: 0 takes one that is free.
@@ -47,7 +47,7 @@ def serve(
         max_waiting: Maximum number of requests that wait; one more is refused with status 429.
         moderation: A file with one word or phrase per line that are refused, or the URL of an OpenAI-compatible
             moderation endpoint; in Python also a function that returns why a text is refused, or None.
-        force: Go on where tokenizer, template or base are not those the adapter was trained with.
+        force: Continue even if tokenizer, template or base differ from those trained with.
         token: What clients must present.
         key: Key of the moderation endpoint.
         ready: Called with the address once requests are answered.

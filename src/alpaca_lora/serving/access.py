@@ -1,4 +1,4 @@
-"""Who may talk to a local server: the page of another site may not, and off this machine only who has the token.
+"""Access to a local server: other sites' pages have none, and remote clients need a token.
 
 A browser lets any site send requests to 127.0.0.1, and a name that a site controls can be made to point there (DNS
 rebinding). So `Host` must name this server, and `Origin`, where the browser sends one, must be the server's own.
@@ -59,7 +59,7 @@ class Place:
         return found and cls(found[1], int(found[2]) if found[2] else None)
 
 
-class Guard:
+class AccessControl:
     """ASGI middleware: refuses foreign hosts, foreign origins and, with a token, who lacks it.
 
     A foreign name can be made to point to this machine, but not a loopback name or address to be a foreign one. So any

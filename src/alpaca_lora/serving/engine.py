@@ -71,8 +71,8 @@ class Engine:
 
     Args:
         model: What answers; from now on only through this.
-        max_rows: Most answers made at once.
-        max_waiting: Most requests that wait for their turn.
+        max_rows: Maximum batch size.
+        max_waiting: Maximum length of the request queue.
     """
 
     def __init__(self, model: LocalModel, *, max_rows: int = MAX_ROWS, max_waiting: int = 64) -> None:

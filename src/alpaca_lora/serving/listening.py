@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingDependencyError
-from .access import Guard, allowed_places, check_bind, is_loopback
+from .access import AccessControl, allowed_places, check_bind, is_loopback
 from .bodies import Bodies
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def listen(host: str, port: int, token: str | None = None, allow_host: Sequence[
         host: This machine's own address, or, with a token, any.
         port: 0 is one that is free.
         token: What clients must present.
-        allow_host: Names beside this machine's own, as for `Guard`.
+        allow_host: Names beside this machine's own, as for `AccessControl`.
 
     Raises:
         ConfigError: an address that is not protected, or a port that is taken.
@@ -80,7 +80,7 @@ def run(
         listening: What `listen` gave.
         token: What clients must present.
         close: Ends what is still going on after those seconds.
-        allow_host: Names beside this machine's own, as for `Guard`.
+        allow_host: Names beside this machine's own, as for `AccessControl`.
     """
     server = server_of(app, listening, token, close, allow_host)
     # uvicorn raises the signal again once it has shut down: what comes after serving, such as a report, is still done.
@@ -128,7 +128,7 @@ def server_of(
 
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
-        Guard(Bodies(app), host, port, token, allow_host),
+        AccessControl(Bodies(app), host, port, token, allow_host),
         # With httptools, which uvicorn prefers where it is installed, a body is lost that comes with an offer to
         # upgrade (to HTTP/2 in clear text, as Java's client makes).
         http="h11",

@@ -24,7 +24,7 @@ from ..generation.moderation import Moderation, refusal
 from ..generation.prompt_format import BASE, warnings_of
 from ..generation.sampling import Sampling
 from .engine import Asked, Engine
-from .page_access import Fence
+from .page_access import PathAllowlist
 
 LIMITS = """\
 **What this is, and is not.** A small language model writes these answers. It makes up facts, sources and figures and
@@ -80,7 +80,7 @@ def add_page(app: FastAPI, engine: Engine, moderation: Moderation | None) -> Fas
         js=CTRL_ENTER,
     )
     mount = app.router.routes[-1]
-    mount.app = Fence(mount.app, USED)  # type: ignore[attr-defined]
+    mount.app = PathAllowlist(mount.app, USED)  # type: ignore[attr-defined]
     return app
 
 
@@ -89,8 +89,8 @@ class _Page:
 
     def __init__(self, engine: Engine, moderation: Moderation | None) -> None:
         self.engine, self.moderation = engine, moderation
-        self.voices = engine.model.voices
-        self.names = [name for name in self.voices if name != BASE]
+        self.prompt_formats = engine.model.prompt_formats
+        self.names = [name for name in self.prompt_formats if name != BASE]
         self.running: dict[str | None, list[Answer]] = {}  # by the page they were asked from
 
     def drawn(self) -> Any:
@@ -99,7 +99,7 @@ class _Page:
         fixed = {"interactive": False}
         with gr.Blocks(title=f"{first}: alpaca_lora", analytics_enabled=False) as page:
             gr.Markdown("# Ask the model")
-            for warning in warnings_of(self.voices):  # a file's words: shown as text
+            for warning in warnings_of(self.prompt_formats):  # a file's words: shown as text
                 gr.Textbox(warning, label="Warning", elem_id="warning", **fixed)
             gr.Markdown(LIMITS, elem_id="limits")
             with gr.Row():
@@ -125,9 +125,9 @@ class _Page:
                         )
                         self.template = gr.Textbox(self._template(first), label="Prompt template", **fixed)
                     self.compare = gr.Checkbox(
-                        label="Compare with the base model", visible=BASE in self.voices, elem_id="compare"
+                        label="Compare with the base model", visible=BASE in self.prompt_formats, elem_id="compare"
                     )
-                    if BASE not in self.voices:
+                    if BASE not in self.prompt_formats:
                         gr.Markdown(NO_COMPARISON)
                     sampling = self._sampling_controls()
             with gr.Row():
@@ -166,7 +166,7 @@ class _Page:
         return [tokens, temperature, top_p, top_k, penalty, seed]
 
     def _template(self, name: str) -> str:
-        return self.voices[name].encoder.template.name
+        return self.prompt_formats[name].encoder.template.name
 
     def _label(self, name: str) -> str:
         return f"Generated text, by {name}"
@@ -234,7 +234,7 @@ class _Page:
         asked: list[Asked] = []
         try:
             for name in names:
-                encoder = self.engine.model.voice(name).encoder
+                encoder = self.engine.model.prompt_format(name).encoder
                 prompt = await asyncio.to_thread(encoder.prompt_ids, instruction, input)  # a long one takes seconds
                 asked.append(self.engine.ask([prompt], [sampling], name))
         except AlpacaLoraError:

@@ -13,7 +13,7 @@ POLICY = (
 """Content-Security-Policy: the browser asks no other host for anything, and shows the page in no other."""
 
 
-class Fence:
+class PathAllowlist:
     """ASGI middleware: some paths and no others, under a policy that names no other host.
 
     Args:

@@ -59,7 +59,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Asking(BaseModel):
+class BaseRequest(BaseModel):
     """What both kinds of request say."""
 
     model: str | None = None
@@ -77,7 +77,7 @@ class Asking(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _sorted_out(cls, sent: Any, read: Callable[[Any], Asking]) -> Asking:
+    def _sorted_out(cls, sent: Any, read: Callable[[Any], BaseRequest]) -> BaseRequest:
         """All that is wrong is told at once, by the client's own names."""
         if not isinstance(sent, dict):
             return read(sent)
@@ -125,7 +125,7 @@ class Asking(BaseModel):
             raise Refused.because([f"{called.get(name, name)}:{rule}" for name, _, rule in parts]) from error
 
 
-class CompletionRequest(Asking):
+class CompletionRequest(BaseRequest):
     """POST /v1/completions: texts to go on from, without any template."""
 
     prompt: str | list[str]
@@ -182,7 +182,7 @@ class Message(BaseModel):
         return self.content or ""
 
 
-class ChatRequest(Asking):
+class ChatRequest(BaseRequest):
     """POST /v1/chat/completions: the last user turn is the instruction; `input` may stand beside the messages."""
 
     messages: list[Message]

@@ -27,7 +27,7 @@ from ..generation.batching import Answer
 from ..generation.model import TooLong
 from ..generation.moderation import Moderation, refusal
 from .engine import Asked, Engine, QueueFull, TooManyRows
-from .protocol import Asking, ChatRequest, CompletionRequest, Refused, explained
+from .protocol import BaseRequest, ChatRequest, CompletionRequest, Refused, explained
 from .responses import ChatReply, CompletionReply, Reply, event, usage
 
 _READ = ["GET", "HEAD"]
@@ -48,13 +48,13 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(title="alpaca_lora", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    voices, started = engine.model.voices, int(time.time())
+    prompt_formats, started = engine.model.prompt_formats, int(time.time())
 
     def known(name: str | None) -> str:
         name = name or engine.model.name
-        if name not in voices:
-            near = did_you_mean(name, voices)
-            message = f"model: {name!r} is not served.{near} Served: {', '.join(voices)}."
+        if name not in prompt_formats:
+            near = did_you_mean(name, prompt_formats)
+            message = f"model: {name!r} is not served.{near} Served: {', '.join(prompt_formats)}."
             raise Refused(404, message, "model", "model_not_found")
         return name
 
@@ -67,7 +67,7 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
 
     @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [described(name) for name in voices]}
+        return {"object": "list", "data": [described(name) for name in prompt_formats]}
 
     @app.api_route("/v1/models/{name}", methods=_READ)
     async def model(name: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
             await _look(moderation, prompt, "prompt")
 
         def encode() -> list[list[int]]:
-            return [voices[name].encoder.text_ids(prompt) for prompt in body.prompts]
+            return [prompt_formats[name].encoder.text_ids(prompt) for prompt in body.prompts]
 
         return await _reply(engine, moderation, CompletionReply(), name, body, encode, request)
 
@@ -94,7 +94,7 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
         await _look(moderation, f"{instruction}\n{body.input}".strip(), "messages")
 
         def encode() -> list[list[int]]:
-            return [voices[name].encoder.prompt_ids(instruction, body.input)]
+            return [prompt_formats[name].encoder.prompt_ids(instruction, body.input)]
 
         response = await _reply(engine, moderation, ChatReply(), name, body, encode, request)
         if len(body.messages) > 1:
@@ -131,7 +131,7 @@ async def _reply(
     moderation: Moderation | None,
     reply: Reply,
     name: str,
-    body: Asking,
+    body: BaseRequest,
     encode: Callable[[], list[list[int]]],
     request: Request,
 ) -> Response:

@@ -29,7 +29,7 @@ def training_arguments(
     Args:
         config: The run's settings.
         steps: Its steps.
-        dtype: Of matrix products.
+        dtype: Dtype of matrix multiplications.
         has_validation: Whether there are validation examples.
         from_start: Whether the run starts at its first step, and so is evaluated before it.
     """

@@ -91,8 +91,8 @@ def save_model(model: Any, folder: str | Path, dtype: torch.dtype, shard_bytes: 
     Args:
         model: The model.
         folder: Where to.
-        dtype: Of the saved weights.
-        shard_bytes: Most bytes of one file.
+        dtype: Dtype of the saved weights.
+        shard_bytes: Maximum size of one file.
 
     Raises:
         TrainingError: a weight is not finite.

@@ -1,4 +1,6 @@
-"""Packs that turned out too large for the memory, split: the same examples in smaller packs, and so the same loss."""
+"""Packs that turned out too large for the memory, split: the same examples in smaller packs, and so the same loss.
+
+`AlpacaTrainer.training_step` catches the error and does the step again with these."""
 
 from __future__ import annotations
 

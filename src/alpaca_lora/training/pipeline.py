@@ -1,7 +1,7 @@
 """A whole run, from top to bottom: settings, records, steps, identity, model, training, result.
 
-Each part of it is a call that can be read on its own. Nothing is written before all settings are known to be good, and
-no weight is loaded before the records are known to be usable.
+Each part is a call that can be read on its own. No weight is loaded before settings and records are known to be usable,
+and a run that is refused leaves no folder behind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..models.attention import IMPLEMENTATION
 from ..models.distributed import from_first_rank, processes
 from ..models.fingerprint import fingerprint
 from ..models.load import Placement, checkpoint_activations, resolve_base
-from ..planning.preparation import prepare, report_losses
+from ..planning.preparation import prepare, report_dropped
 from ..planning.schedule import check_schedule
 from ..planning.steps import plan_steps
 from ..runs.contract import Contract, write_run_file
@@ -64,7 +64,7 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     # Records: read, split, encoded, and laid out in steps.
     base = resolve_base(config.base_model)
     data = prepare(config, base, parent.encoder(config, base) if parent else None)
-    report_losses(config, data)
+    report_dropped(config, data)
     steps = plan_steps(config, data.model_config, data.train, placement)
 
     # Identity: a run is continued only by itself.

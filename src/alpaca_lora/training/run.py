@@ -30,7 +30,7 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A dict an optimizer step and evaluation, as in history.jsonl."""
+        """One dict per optimizer step and per evaluation, as in history.jsonl."""
         from ..runs.history import read_history
 
         return read_history(self.output_dir)
@@ -52,7 +52,7 @@ class Run:
         return self._file["metrics"]
 
     def to_pandas(self) -> Any:
-        """The history as a DataFrame: a row an optimizer step and an evaluation."""
+        """The history as a DataFrame: one row per optimizer step and per evaluation."""
         import pandas
 
         return pandas.DataFrame(self.history)

@@ -36,9 +36,9 @@ def save_run(
         output_dir: The run's folder, with its history.
         base: What `resolve_base` gave.
         model: Trained: a peft model, or one whose weights all trained.
-        dtype: A whole model is saved in.
+        dtype: Dtype in which a whole model is saved.
         encoder: Its tokenizer is saved along, with the prompt as its chat template.
-        contract: Of the run.
+        contract: The run's contract.
         described: What alpaca_lora.json says beside contract, versions and metrics.
 
     Raises:

@@ -17,7 +17,7 @@ from ..planning.preparation import PreparedData
 def print_start(
     config: FinetuneConfig, model: Any, placement: Placement, data: PreparedData, steps: StepDataset
 ) -> None:
-    """Print who computes, in what, what trains, and what a step is; all ranks must call this."""
+    """Print devices, dtype, trainable parameters and the layout of a step; all ranks must call this."""
     state = processes()
     if config.method == "full":
         trainable = total = sum(tensor.numel() for tensor in model.parameters())

@@ -182,7 +182,7 @@ def pack_loss(
         model: A causal language model, wrapped or not.
         inputs: A collated pack: `predict_at` (M,) are flat token positions, `targets` (M,) what follows them.
         head: The model's head where its logits are plainly `hidden @ head.weight.T`; None to take the model's logits.
-        dtype: Of the head's products; that of its weights where None.
+        dtype: Dtype of the head's matrix multiplication; that of its weights if None.
     """
     masks = {"attention_mask": inputs.get("attention_mask")}
     if "subtree_end" in inputs:

@@ -44,7 +44,7 @@ class LintReport:
         fixed: The mended file, where one was written; its report is beside it.
         unusable: Rows that are no records: a sentence for each kind, with its count and first record.
         unread: Keys that are not read and would be missed.
-        parts: Of several sources, the name and the number of rows of each; findings number their records through.
+        parts: Name and number of rows of each of several sources; findings number their records through.
     """
 
     source: str
