@@ -1,8 +1,8 @@
 """A whole run, from top to bottom: settings, records, steps, identity, model, training, result.
 
-Each part is a call that can be read on its own. No weight is loaded before settings and records are known to be usable,
-and a run that is refused leaves no folder behind.
-"""
+The identity tells whether a folder holds this very run, to be continued. Each part is a call that can be read on its
+own. No weight is loaded before settings and records are known to be usable, and a run that is refused leaves no folder
+behind. """
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     # Settings: what this machine can do, and the folder.
     check_abilities(config)
     config, parent = continue_from(config) if config.adapter else (config, None)
-    _, _, placement, before = all_of(
+    _, _, placement, previous = all_of(  # the problems of all of them in one message
         lambda: check_can_shard(config),
         lambda: check_trackers(config.report_to),
         lambda: Placement.choose(config.dtype),
         lambda: check_output_dir(config),
     )
     output_dir = make_output_dir(config)
-    main = processes().is_main_process
+    is_main = processes().is_main_process
 
-    # Records: read, split, encoded, and laid out in steps.
+    # Records: read, split, encoded (as the adapter's were, if the run starts from one), and laid out in steps.
     base = resolve_base(config.base_model)
     data = prepare(config, base, parent.encoder(config, base) if parent else None)
     report_dropped(config, data)
     steps = plan_steps(config, data.model_config, data.train, placement)
 
-    # Identity: a run is continued only by itself.
-    base_fingerprint = from_first_rank(fingerprint(base) if main else None)
+    # Identity: a run is continued only by itself. The contract is what inference needs to know of it.
+    base_fingerprint = from_first_rank(fingerprint(base) if is_main else None)  # broadcast
     if parent:
         contract = parent.contract_for(config, data.encoder, base_fingerprint, data.model_config)
     else:
@@ -76,33 +76,35 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     described: dict[str, Any] = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
     described |= {"parent": parent.described} if parent else {}
     identity = identity_of(config, data.records.fingerprint, asdict(contract), described.get("parent"))
-    if before:
-        was = identity_of(before["config"], before["data"]["fingerprint"], before["contract"], before.get("parent"))
-        check_identity(was, identity)
-        if before["finished"]:
-            flaw = from_first_rank(result_flaw(output_dir, before) if main else None)
+    if previous:
+        begun = identity_of(
+            previous["config"], previous["data"]["fingerprint"], previous["contract"], previous.get("parent")
+        )
+        check_identity(begun, identity)
+        if previous["finished"]:
+            flaw = from_first_rank(result_flaw(output_dir, previous) if is_main else None)
             if flaw is None:
                 processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
                 return Run(output_dir)
             processes().print(f"{output_dir} holds this run, finished, but {flaw}. It is written again.")
     for sentence in check_schedule(config, steps.steps_per_epoch, data.validation is not None):
-        if main:
+        if is_main:
             warnings.warn(sentence, stacklevel=3)  # the line that called finetune
 
     # Model: the base with what trains marked, and its answers before training.
     set_seed(config.seed)
     model = trainable_model(config, base, placement, partial(parent.put_on, config=config) if parent else None)
     print_start(config, model, placement, data, steps)
-    local = LocalModel(model, data.encoder, contract.stop_ids, contract)
-    untrained = [local.generate(instruction) for instruction in config.sample_instructions]
+    answering = LocalModel(model, data.encoder, contract.stop_ids, contract)  # the same model, before and after
+    untrained = [answering.generate(instruction) for instruction in config.sample_instructions]
 
     # Training, and what it gives.
     with full_disk_explained(output_dir):
-        if main:
+        if is_main:
             write_run_file(output_dir, contract, finished=False, **described)
         train(config, model, placement, steps, data.validation, fingerprint_of(identity))
         model.eval()
-        answers = [local.generate(instruction) for instruction in config.sample_instructions]
+        answers = [answering.generate(instruction) for instruction in config.sample_instructions]
         samples = [
             {"instruction": instruction, "before": old, "after": new}
             for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
@@ -125,7 +127,7 @@ def train(
     Args:
         config: The run's settings.
         model: A causal language model with its trainable tensors marked.
-        placement: Its device, and the dtype of its products.
+        placement: Its device, and the dtype of its matrix multiplications.
         steps: What `plan_steps` gave.
         validation: Validation examples, or None.
         run: The run's fingerprint; its checkpoints carry it.
@@ -145,6 +147,7 @@ def train(
     checkpoint = starting_point(config, run) if config.resume else None
     if processes().is_main_process:
         begin_history(output_dir, checkpoint)
+    stop = StopOnSignal()
     trainer = AlpacaTrainer(
         model=model,
         args=training_arguments(config, steps, placement.dtype, validation is not None, checkpoint is None),
@@ -153,9 +156,9 @@ def train(
         callbacks=[
             CheckStart(config.fsdp),
             HistoryCallback(output_dir),
-            Checkpoints(output_dir, run, config.save_total_limit),  # after the history's copy is there
+            Checkpoints(output_dir, run, config.save_total_limit),  # hashes the history's copy, so comes after it
             EvaluateLast(),
-            stop := StopOnSignal(),
+            stop,
         ],
     )
     for callback in default_displays():
