@@ -2,7 +2,8 @@
 
 The identity tells whether a folder holds this very run, to be continued. Each part is a call that can be read on its
 own. No weight is loaded before settings and records are known to be usable, and a run that is refused leaves no folder
-behind. """
+behind.
+"""
 
 from __future__ import annotations
 
