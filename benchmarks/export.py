@@ -27,7 +27,7 @@ def main() -> None:
         encoder = Encoder(load_tokenizer(base), Template.load("alpaca"))
         write_run_file(model, Contract.of(encoder, "demo", "-"))
         for kind in ("q8_0", "f16"):
-            logits = export(model, Path(name) / kind, format=f"gguf-{kind}")["logits"]
+            logits = export(model, Path(name) / kind, format=f"gguf-{kind}").logits
             size = (Path(name) / kind / f"model-{kind}.gguf").stat().st_size
             print(
                 f"{kind}: {size / 1e6:.0f} MB, logits differ by at most {logits['max_difference']:.3g} "

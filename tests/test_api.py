@@ -83,7 +83,7 @@ def test_a_run_answers_and_merges(run, tmp_path):
     answer = run.generate("Name a cat.", max_new_tokens=5)
     assert answer == generate(run.output_dir, "Name a cat.", max_new_tokens=5)
     assert answer == "".join(stream(load(run.output_dir), "Name a cat.", max_new_tokens=5))
-    assert run.merge(tmp_path / "merged") == tmp_path / "merged"
+    assert run.merge(tmp_path / "merged").folder == tmp_path / "merged"
     assert answer == generate(tmp_path / "merged", "Name a cat.", max_new_tokens=5)
     files = [
         json.loads((path / "alpaca_lora.json").read_text("utf-8")) for path in (run.output_dir, tmp_path / "merged")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .adapters import extract_lora as extract_lora
     from .adapters import merge as merge
     from .adapters.extract import Extraction as Extraction
+    from .adapters.results import Exported as Exported
+    from .adapters.results import Merged as Merged
+    from .adapters.results import Verified as Verified
     from .config import FinetuneConfig as FinetuneConfig
     from .data.lint import lint as lint
     from .data.records import Record as Record
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapters": ("diff_apply", "diff_make", "diff_verify", "export", "extract_lora", "merge"),
     "adapters.extract": ("Extraction",),
+    "adapters.results": ("Exported", "Merged", "Verified"),
     "config": ("FinetuneConfig",),
     "data.lint": ("lint",),
     "data.records": ("Record", "load_records"),

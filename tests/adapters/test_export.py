@@ -94,7 +94,7 @@ def test_a_template_that_holds_a_special_token(sentencepiece_tokenizer):
 
 def test_the_folder_with_a_chat_template(model, tmp_path):
     report = export(model, tmp_path / "out", format="chat-template")
-    assert {"chat_template.jinja", "model.safetensors", "config.json", NAME} <= set(report["files"])
+    assert {"chat_template.jinja", "model.safetensors", "config.json", NAME} <= set(report.files)
     tokenizer, encoder = AutoTokenizer.from_pretrained(tmp_path / "out"), load(model).encoder
     ids = tokenizer.apply_chat_template(user("Name a cat."), return_dict=False)
     assert ids == encoder.prompt_ids("Name a cat.")
@@ -105,7 +105,7 @@ def test_the_folder_with_a_chat_template(model, tmp_path):
 
 def test_a_modelfile(model, tmp_path):
     report = export(model, tmp_path / "out", format="ollama")
-    assert report == {"format": "ollama", "files": ["Modelfile"]}
+    assert (report.format, report.files, report.logits) == ("ollama", ["Modelfile"], None)
     text = (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
     stop = "</s>" if model.name == "sentencepiece" else "<|im_end|>"
     wanted = Template.load("alpaca").prompt("{{ .Prompt }}")
@@ -129,8 +129,8 @@ def written(model, request, tmp_path_factory):
 def test_gguf(model, written):
     out, report = written
     file = f"model-{out.name}.gguf"
-    assert report["files"] == ["Modelfile", "export.json", file]
-    logits = report["logits"]
+    assert report.files == ["Modelfile", "export.json", file]
+    logits = report.logits
     assert json.loads((out / "export.json").read_text(encoding="utf-8"))["logits"] == logits
     assert f"\nFROM ./{file}\n" in (out / "Modelfile").read_text(encoding="utf-8")
     assert logits["limit"] == LIMITS[out.name] * logits["largest_logit"]
@@ -244,7 +244,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(copy, tmp_path, monkeypatch):
     for layer in (0, 1):
         for name in "qk":  # so large that attention decides
             change(copy, f"model.layers.{layer}.self_attn.{name}_proj.weight", lambda tensor: tensor.mul_(20))
-    assert export(copy, tmp_path / "good", format="gguf-f16")["logits"]["same_greedy_answers"] >= 19
+    assert export(copy, tmp_path / "good", format="gguf-f16").logits["same_greedy_answers"] >= 19
     monkeypatch.setattr(gguf_file, "_interleaved", lambda tensor, head_dim: tensor)
     refused(copy, tmp_path, "logits of the GGUF file differ from the folder's by .* not kept", AdapterError)
 

@@ -72,7 +72,7 @@ def test_a_merged_folder_is_the_adapter_on_its_base(request, short_tokenizers, t
     folder = request.getfixturevalue(base)
     tokenizer = short_tokenizers["sentencepiece" if base == "short_base" else "bpe"]
     adapter = adapter_of(folder, tokenizer, tmp_path / "adapter", std=0.05, template="alpaca_short", **kind)
-    assert merge(adapter, tmp_path / "merged") == tmp_path / "merged"
+    assert merge(adapter, tmp_path / "merged").folder == tmp_path / "merged"
 
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", use_safetensors=True)
     assert type(merged).__name__ == "LlamaForCausalLM"

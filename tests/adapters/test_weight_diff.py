@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from alpaca_lora import diff_apply, diff_make, diff_verify
+from alpaca_lora import Verified, diff_apply, diff_make, diff_verify
 from alpaca_lora.errors import AdapterError, ModelError
 from alpaca_lora.models.shards import Shards, sha256_of
 
@@ -74,8 +74,9 @@ def test_the_tuned_model_comes_back_bit_for_bit(folders):
     model = AutoModelForCausalLM.from_pretrained(folders / "result")
     assert model.config.vocab_size == 201
     counts = diff_verify(folders / "diff", folders / "base", folders / "result")
-    assert counts == {"diff": 21, "base": 21, "result": 21}
-    assert diff_verify(folders / "diff") == {"diff": 21}
+    assert counts == Verified(21, 21, 21)
+    assert str(counts) == "As they were: 21 tensors of the diff, 21 tensors of the base, 21 tensors of the result."
+    assert diff_verify(folders / "diff") == Verified(21)
 
 
 def test_the_difference_alone_is_no_model(folders):

@@ -56,7 +56,7 @@ def test_qlora_trains_the_demo_model_and_merges_into_the_whole_base(demo_base, s
     assert losses[0] > losses[1] > losses[2]
     content = json.loads((run.output_dir / "alpaca_lora.json").read_text(encoding="utf-8"))
     assert content["contract"]["base_fingerprint"] == fingerprint(demo_base)
-    merged = merge(run.output_dir, tmp_path / "merged", certify=False)  # compared here, with fewer probes
+    merged = merge(run.output_dir, tmp_path / "merged", certify=False).folder  # compared here, with fewer probes
     ids = torch.arange(100, 140)[None]
     with torch.no_grad():
         logits = [load(folder).model.cpu().float()(ids).logits for folder in (run.output_dir, merged)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
+from .results import Exported, Merged, Verified
 
 if TYPE_CHECKING:
     from .extract import Extraction
@@ -16,15 +18,15 @@ ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
 
 
 def merge(
-    adapter: str | Path | Sequence[str | Path],
+    adapter: str | PathLike[str] | Sequence[str | PathLike[str]],
     out: str | Path,
     *,
     base_model: str | None = None,
-    also: str | Path | Sequence[str | Path] = (),
+    also: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     dtype: OutputDtype = "auto",
     certify: bool = True,
     force: bool = False,
-) -> Path:
+) -> Merged:
     """Merge an adapter into its full-precision base and write a plain transformers folder, a tensor at a time.
 
     Args:
@@ -38,7 +40,7 @@ def merge(
         force: Merge although the base or tokenizer is not the one trained with; the certificate says so.
 
     Returns:
-        `out`. Its merge_certificate.json tells what was merged and what was measured.
+        The folder, which is taken for its path, and its certificate: what was merged and what was measured.
 
     Raises:
         AdapterError: not an adapter, another base, a merged tensor that is not finite, or logits that differ by more
@@ -50,12 +52,12 @@ def merge(
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype: {dtype!r} must be auto, float32 or bfloat16.")
     adapters = [*_several(adapter), *_several(also)]
-    merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
-    return Path(out)
+    certificate = merge_adapters(adapters, out, base_model=base_model, dtype=dtype, certify=certify, force=force)
+    return Merged(Path(out), certificate)
 
 
-def _several(given: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
-    return [given] if isinstance(given, str | Path) else given
+def _several(given: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
+    return [Path(given)] if isinstance(given, str | PathLike) else [Path(one) for one in given]
 
 
 def diff_make(base_model: str | Path, tuned: str | Path, out: str | Path) -> Path:
@@ -91,20 +93,18 @@ def diff_apply(diff: str | Path, base_model: str | Path, out: str | Path) -> Pat
     return apply_diff(diff, base_model, out)
 
 
-def diff_verify(
-    diff: str | Path, base_model: str | Path | None = None, result: str | Path | None = None
-) -> dict[str, int]:
+def diff_verify(diff: str | Path, base_model: str | Path | None = None, result: str | Path | None = None) -> Verified:
     """Check a difference, and a base and a result where given, against the hashes it was made with.
 
     Returns:
-        How many tensors were checked, by the names `diff`, `base` and `result`.
+        How many tensors were checked: `diff`, `base` and `result`.
 
     Raises:
         AdapterError: some are not the same; they are named.
     """
     from .weight_diff import verify_diff
 
-    return verify_diff(diff, base_model, result)
+    return Verified(**verify_diff(diff, base_model, result))
 
 
 def extract_lora(
@@ -132,7 +132,7 @@ def extract_lora(
     return extract(base_model, tuned, out, r=lora_r, targets=lora_target_modules)
 
 
-def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict[str, Any]:
+def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> Exported:
     """Write a merged or fully fine-tuned model for another program, with the template and stops it was trained with.
 
     Args:
@@ -142,7 +142,7 @@ def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict
             Modelfile that names `folder`; "chat-template", the folder again, for servers that read chat templates.
 
     Returns:
-        A dict with `format` and `files`, and for GGUF `logits`, the largest difference and its limit.
+        Folder, format and files, and for GGUF `logits`, the largest difference and its limit.
 
     Raises:
         AdapterError: an adapter, no contract, `out` is not empty, or logits beyond the limit.
@@ -151,4 +151,5 @@ def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> dict
     """
     from .exporting import export_model
 
-    return export_model(folder, out, format)
+    report = export_model(folder, out, format)
+    return Exported(Path(out), format, report["files"], report.get("logits"))

@@ -6,21 +6,12 @@ from shlex import quote
 from typing import Any
 
 from .. import adapters
-from ..errors import AdapterError
-from ..files import read_json_file
 from .names import command_name
 
 
-def merge(out: str, certify: bool, **given: Any) -> None:
+def merge(out: str, **given: Any) -> None:
     """Print where the merged folder is, and what its certificate measured."""
-    folder = adapters.merge(out=out, certify=certify, **given)
-    measured = read_json_file(folder / "merge_certificate.json", AdapterError)["logits"]
-    print(f"Merged folder: {folder}")
-    if certify:
-        print(
-            f"Logits are at most {measured['max_difference']:.1e} from base + adapter's; "
-            f"{measured['same_greedy_answers']} of {measured['probes']} answers are the same."
-        )
+    print(adapters.merge(out=out, **given))
     print(f'Next:\n  {command_name()} generate {quote(out)} "Write a haiku about the sea."')
 
 
@@ -37,8 +28,7 @@ def diff_apply(diff: str, base_model: str, out: str) -> None:
 
 def diff_verify(diff: str, base_model: str | None, result: str | None) -> None:
     """Print what was checked."""
-    found = adapters.diff_verify(diff, base_model, result)
-    print("As they were: " + ", ".join(f"{count} tensors of the {part}" for part, count in found.items()) + ".")
+    print(adapters.diff_verify(diff, base_model, result))
 
 
 def extract(out: str, **given: Any) -> None:
@@ -54,12 +44,7 @@ def extract(out: str, **given: Any) -> None:
 
 def export(out: str, **given: Any) -> None:
     """Print the files written, and what was measured."""
-    report = adapters.export(out=out, **given)
-    print(f"{out}: {', '.join(report['files'])}")
-    if measured := report.get("logits"):
-        print(
-            f"Logits are at most {measured['max_difference']:.1e} from the folder's (limit {measured['limit']:.1e}); "
-            f"{measured['same_greedy_answers']} of {measured['probes']} answers are the same."
-        )
-    if "Modelfile" in report["files"]:
+    exported = adapters.export(out=out, **given)
+    print(exported)
+    if "Modelfile" in exported.files:
         print(f"Next:\n  ollama create NAME -f {out}/Modelfile")

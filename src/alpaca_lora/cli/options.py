@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import Parameter, signature
+from os import PathLike
 from pathlib import Path
 from types import NoneType
 from typing import Any, Union, get_origin
@@ -130,7 +131,7 @@ def _for_shell(kind: Any) -> Any:
     for one in alternatives(kind):
         if one is Any or get_origin(one) is Sequence:
             found += [list[str], str]
-        elif one is Path:
+        elif one is Path or get_origin(one) is PathLike:
             found.append(str)
         elif one is not _NotHere and one is not NoneType and get_origin(one) is not Callable:
             found.append(one)

@@ -8,7 +8,7 @@ model.generate("Name three fruits.")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     base_model: str | None = None,
     prompt_template: str | None = None,
-    also: str | Path | Sequence[str | Path] = (),
+    also: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     force: bool = False,
 ) -> LocalModel:
     """Load an adapter folder, a merged folder or a base for generation.
@@ -44,12 +44,15 @@ def load(
     """
     from .model import LocalModel
 
-    also = [also] if isinstance(also, str | Path) else also
-    return LocalModel.load(path, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
+    further = [also] if isinstance(also, str | PathLike) else also
+    folders = [fspath(folder) for folder in further]
+    return LocalModel.load(
+        fspath(path), base_model=base_model, prompt_template=prompt_template, also=folders, force=force
+    )
 
 
 def generate(
-    model: str | Path | LocalModel,
+    model: str | PathLike[str] | LocalModel,
     instruction: str,
     input: str = "",
     *,
@@ -78,7 +81,7 @@ def generate(
 
 
 def stream(
-    model: str | Path | LocalModel,
+    model: str | PathLike[str] | LocalModel,
     instruction: str,
     input: str = "",
     *,
@@ -109,9 +112,9 @@ def stream(
 
 
 def chat(
-    model: str | Path | LocalModel,
+    model: str | PathLike[str] | LocalModel,
     *,
-    also: str | Path | Sequence[str | Path] = (),
+    also: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     base_model: str | None = None,
     prompt_template: str | None = None,
     moderation: str | Moderation | None = None,
@@ -173,9 +176,9 @@ def compare_answers(
     return answer_table(given, instructions, sampling_of(sampling))
 
 
-def loaded_model(model: str | Path | LocalModel, **settings: Any) -> LocalModel:
+def loaded_model(model: str | PathLike[str] | LocalModel, **settings: Any) -> LocalModel:
     """The model, loaded where it is not yet; `settings` as for `load`."""
-    if isinstance(model, str | Path):
+    if isinstance(model, str | PathLike):
         return load(model, **settings)
     if settings.get("base_model") is not None:
         raise ConfigError("base_model: this model is loaded already, on its base. Give base_model to load.")
@@ -183,7 +186,7 @@ def loaded_model(model: str | Path | LocalModel, **settings: Any) -> LocalModel:
 
 
 def _asked(
-    model: str | Path | LocalModel, instruction: str, input: str, sampling: Mapping[str, Any], **where: Any
+    model: str | PathLike[str] | LocalModel, instruction: str, input: str, sampling: Mapping[str, Any], **where: Any
 ) -> tuple[LocalModel, Sampling]:
     """The model and how its tokens are chosen, once something is asked in a way that can be answered."""
     from .sampling import sampling_of

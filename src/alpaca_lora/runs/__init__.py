@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,10 @@ def by_name(given: Any) -> dict[str, Any]:
     """
     if isinstance(given, Mapping):
         return dict(given)
-    if isinstance(given, str | Path) or not isinstance(given, Sequence):
+    if isinstance(given, str | PathLike) or not isinstance(given, Sequence):
         given = [given]
     folders = [getattr(each, "output_dir", each) for each in given]
-    names = [Path(folder).name if isinstance(folder, str | Path) else folder.name for folder in folders]
+    names = [Path(folder).name if isinstance(folder, str | PathLike) else folder.name for folder in folders]
     if len(set(names)) < len(names):
         raise ConfigError(f"two have the same name ({', '.join(names)}); give a dict of names.")
     return dict(zip(names, given, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, MissingDependencyError
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: str | Path | LocalModel,
+    model: str | PathLike[str] | LocalModel,
     *,
-    also: str | Path | Sequence[str | Path] = (),
+    also: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     base_model: str | None = None,
     prompt_template: str | None = None,
     host: str = "127.0.0.1",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from ..adapters.results import Merged
     from ..generation.model import LocalModel
     from ..runs.plots import Plot
 
@@ -69,7 +70,7 @@ class Run:
 
         return generate(self.model, instruction, input, **sampling)
 
-    def merge(self, out: str | Path, **options: Any) -> Path:
+    def merge(self, out: str | Path, **options: Any) -> Merged:
         """Merge the adapter into its base; `options` as for `merge`."""
         from ..adapters import merge
 
