@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import AdapterError, counted
@@ -79,14 +79,15 @@ def save_adapter(model: Any, folder: str | Path) -> None:
         raise AdapterError(f"{folder}: the saved adapter differs from the trained one. Is the disk full?")
 
 
-def describe_adapter(folder: str | Path) -> dict[str, Any]:
+def describe_adapter(folder: str | Path, tensors: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
     """What an adapter must still be when it is loaded: its scale and shape, and a hash of each tensor.
 
     Kept in alpaca_lora.json: peft loads a changed alpha, or tensors set to zero, without a word.
     """
     config = read_json_file(Path(folder) / CONFIG, AdapterError)
-    tensors = {name: sha256_of(tensor) for name, tensor in sorted(read_adapter(folder).items())}
-    return {"settings": {key: config[key] for key in sorted(APPLIED & config.keys())}, "tensors": tensors}
+    tensors = read_adapter(folder) if tensors is None else tensors
+    hashes = {name: sha256_of(tensor) for name, tensor in sorted(tensors.items())}
+    return {"settings": {key: config[key] for key in sorted(APPLIED & config.keys())}, "tensors": hashes}
 
 
 def check_finished(folder: str | Path) -> None:
@@ -104,23 +105,23 @@ def check_finished(folder: str | Path) -> None:
         )
 
 
-def check_described(folder: str | Path) -> None:
-    """Raise AdapterError where an adapter is not what its alpaca_lora.json describes, naming what differs."""
+def check_described(folder: str | Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise AdapterError if an adapter, whose tensors these are, is not what its alpaca_lora.json describes."""
     described = (read_run_file(folder) or {}).get("adapter")
     if not described:
         return
-    now = describe_adapter(folder)
+    now = describe_adapter(folder, tensors)
     with run_file_in_use(folder):
         problems = [
             f"{key} is {now['settings'].get(key)!r}, not {value!r}"
             for key, value in described["settings"].items()
             if now["settings"].get(key) != value
         ]
-        before, tensors = described["tensors"], now["tensors"]
+        before, hashes = described["tensors"], now["tensors"]
         for what, names in (
-            ("missing", before.keys() - tensors.keys()),
-            ("unexpected", tensors.keys() - before.keys()),
-            ("changed", {name for name in before.keys() & tensors.keys() if before[name] != tensors[name]}),
+            ("missing", before.keys() - hashes.keys()),
+            ("unexpected", hashes.keys() - before.keys()),
+            ("changed", {name for name in before.keys() & hashes.keys() if before[name] != hashes[name]}),
         ):
             if names:
                 problems.append(f"{counted(len(names), 'tensor')} {what}, first {sorted(names)[:2]}")
@@ -263,7 +264,7 @@ def wrap(
         raise AdapterError(
             f"{folder}: does not fit {base_name!r}: {'; '.join(problems)}. It names the base {wanted!r}."
         )
-    check_described(folder)
+    check_described(folder, tensors)
     return wrapped
 
 
@@ -277,8 +278,17 @@ def changes_of_base(folder: str | Path) -> str:
     """What an adapter changes in its base itself, so that none but it can answer there; "" where it changes nothing."""
     config = read_peft_config(folder)
     saved = [f"{module}.weight" for module in config.modules_to_save or ()]
-    whole = [key for key in whole_ends(read_adapter(folder), ()) if not key.endswith(tuple(saved))]
+    whole = [key for key in whole_ends(_keys(folder), ()) if not key.endswith(tuple(saved))]
     return changes_base(config) or (f"it holds {whole[0]!r} whole" if whole else "")
+
+
+def _keys(folder: str | Path) -> list[str]:
+    """Keys of an adapter's tensors, which are not read."""
+    try:
+        with safe_open(Path(folder) / WEIGHTS, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError):
+        return list(read_adapter(folder))  # says what is wrong
 
 
 def check_shareable(folder: str | Path) -> None:
