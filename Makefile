@@ -19,8 +19,9 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records and merge it, in runs/
-	rm -rf $(RUN_DIR) $(RUN_DIR)-merged
-	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR)
+	grep -qs '"finished": false' $(RUN_DIR)/alpaca_lora.json || rm -rf $(RUN_DIR)  # what was interrupted goes on
+	rm -rf $(RUN_DIR)-merged
+	$(BIN)/alpaca-lora finetune --recipe quickstart --output_dir $(RUN_DIR) --resume auto
 	$(BIN)/alpaca-lora merge $(RUN_DIR) $(RUN_DIR)-merged
 
 # One process per core, with one thread each: two processes of two threads would wait for each other. Each gets whole

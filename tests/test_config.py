@@ -336,3 +336,11 @@ def test_a_home_is_meant_by_a_tilde(monkeypatch):
     config = FinetuneConfig(base_model="~/llama", data="seeds", output_dir="~/runs/a", prompt_template="~/t.json")
     found = (config.base_model, config.output_dir, config.prompt_template)
     assert found == ("/home/someone/llama", "/home/someone/runs/a", "/home/someone/t.json")
+
+
+def test_numbers_of_numpy_are_numbers():
+    numpy = pytest.importorskip("numpy")
+    given = {"batch_size": numpy.int64(4), "learning_rate": numpy.float32(0.5)}
+    config = FinetuneConfig(base_model="-", data="-", output_dir="-", **given)
+    assert (config.batch_size, config.learning_rate) == (4, 0.5)
+    assert type(config.batch_size) is int and type(config.learning_rate) is float

@@ -195,6 +195,9 @@ class FinetuneConfig:
             value = getattr(self, name)
             if isinstance(value, Path) or (isinstance(value, str) and value.startswith("~")):
                 object.__setattr__(self, name, os.path.expanduser(value))  # YAML and --name=~/x reach no shell
+        for name, value in vars(self).items():
+            if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+                object.__setattr__(self, name, value.item())  # np.int64(4) is 4
         problems = list(_problems(self))
         if problems:
             raise ConfigError(problems)

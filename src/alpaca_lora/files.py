@@ -184,7 +184,9 @@ def no_room(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
     told = re.search(
-        r"(no space left|file too large|disk quota exceeded|disk is full)[^\n]*", str(error), re.IGNORECASE
+        r"(no space left|file too large|disk quota exceeded|disk is full|iostream error)[^\n]*",
+        str(error),
+        re.IGNORECASE,
     )
     return told[0] if told else ""
 

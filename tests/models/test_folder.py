@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from alpaca_lora.models.folder import what_is
@@ -64,3 +68,24 @@ def test_a_file_is_not_its_folder(tmp_path):
         (tmp_path / name).touch()
         assert what in what_is(tmp_path / name)[0]
     assert what_is(tmp_path / "nowhere")[0] == what_is("~nobody-of-this-name")[0] == "no such folder"
+
+
+def test_an_adapter_whose_weights_are_gone_is_not_named_after_its_checkpoints(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    for folder in (tmp_path, checkpoint):
+        (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert what_is(tmp_path) == (
+        "an adapter without weights",
+        "Copy adapter_model.safetensors there from where it was made.",
+    )
+
+
+def test_a_process_that_is_told_of_others_which_are_not_there():
+    program = "from alpaca_lora.models.distributed import processes; processes()"
+    several = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **several}, capture_output=True, text=True, timeout=100
+    )
+    assert "ConfigError: several processes cannot be joined: " in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith("for one process, unset WORLD_SIZE, RANK and LOCAL_RANK.")

@@ -177,3 +177,8 @@ def test_the_command(capsys):
         main(["plan", "--recipe", "alpaca-7b", "--gpu", "mine", "--gpu_memory", "24", "--gpu_tflops", "100"])
     assert ended.value.code == 1
     assert "What to change" in capsys.readouterr().out
+
+
+def test_a_batch_of_more_than_there_is():
+    with pytest.raises(ConfigError, match="batch_size: 1,000,000 is more than Alpaca's 52,002 examples. Lower it."):
+        alpaca_lora.plan("rtx3090", recipe="alpaca-lora-7b", batch_size=1_000_000)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -13,11 +15,20 @@ def processes() -> Any:
     """accelerate's state of this process among its peers: rank, number, device.
 
     Without a GPU accelerate must be told so, or each process started by torchrun takes itself for the only one.
+
+    Raises:
+        ConfigError: the environment says that there are several processes, and they cannot be joined.
     """
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+    try:
+        return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+    except ValueError as error:
+        raise ConfigError(
+            f"several processes cannot be joined: {' '.join(str(error).split())[:200]}. Start them with torchrun; for "
+            "one process, unset WORLD_SIZE, RANK and LOCAL_RANK."
+        ) from error
 
 
 def nodes() -> int:

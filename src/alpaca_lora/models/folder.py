@@ -100,11 +100,11 @@ def what_is(path: str | Path) -> tuple[str, str]:
         return "an adapter's weights without their adapter_config.json", "Copy that from where it was made."
     if any(name.endswith(".safetensors") for name in names):
         return "weights without a config.json beside them", "Copy that from where they were made."
+    if "adapter_config.json" in names:
+        return "an adapter without weights", "Copy adapter_model.safetensors there from where it was made."
     if inside := _inside(path):
         listed = ", ".join(str(folder) for folder in inside[:3]) + (", ..." if len(inside) > 3 else "")
         return "a folder of such folders", f"Give one of them: {listed}."
-    if "adapter_config.json" in names:
-        return "an adapter without weights", "Copy adapter_model.safetensors there from where it was made."
     if "alpaca_lora.json" in names or "checkpoints" in names:
         return "the folder of a run that has not ended", "Continue it with the same command and --resume auto."
     if any(name in names for name in _TOKENIZER):

@@ -128,6 +128,9 @@ def cannot_load(what: str, base_model: str, error: BaseException, file: str) -> 
         )
     if os.path.exists(Path(base_model) / file):
         return f"{Path(base_model) / file}: transformers cannot use it: {reason.rstrip('.')}. Copy the model again."
+    if os.path.isdir(base_model):
+        lacking = f"{base_model}: has no {file}, and the {what} cannot be loaded"
+        return f"{lacking}: {reason.rstrip('.')}. Copy the folder again."
     found = "" if os.path.exists(base_model) else " (no such folder here, so it was taken for a hub id)"
     return (
         f"base_model: cannot load the {what} of {base_model!r}{found}: {reason} "

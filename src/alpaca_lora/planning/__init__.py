@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..config import FinetuneConfig, load_recipe
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..data.report import DataReport
@@ -47,7 +48,7 @@ def plan(
     """
     from .cards import find_card
     from .estimate import Plan, shape_of
-    from .time import like_alpaca
+    from .time import ALPACA_EXAMPLES, like_alpaca
 
     card = find_card(gpu, gpu_memory, gpu_tflops)
     named = (load_recipe(recipe) if recipe else {}).get("data")
@@ -55,6 +56,9 @@ def plan(
         data = named
     given = {"data": "-" if data is None else data, "output_dir": "-"}
     config = FinetuneConfig.make(recipe, **{**settings, **given})
+    if data is None and config.batch_size > ALPACA_EXAMPLES:
+        message = f"batch_size: {config.batch_size:,} is more than Alpaca's {ALPACA_EXAMPLES:,} examples. Lower it."
+        raise ConfigError(message)
     count = like_alpaca if data is None else _counted(config)
     return Plan(config, shape_of(config.base_model), card, gpus, count, price, utilisation)
 

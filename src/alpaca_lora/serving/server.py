@@ -116,7 +116,8 @@ def make_app(engine: Engine, moderation: Moderation | None = None) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        refusal = Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}.")
+        hint = " The API is below /v1: a client's base_url ends in /v1." if error.status_code == 404 else ""
+        refusal = Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}.{hint}")
         return _json(refusal.body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
