@@ -14,6 +14,7 @@ from typing import Any
 from ..data.columns import CALLED
 from ..data.tokens import Encoder
 from ..errors import DataError, did_you_mean
+from ..models.fingerprint import CERTIFICATE, RUN_FILE
 from ..models.load import load_config, load_tokenizer, resolve_base
 from ..prompts import Template
 from ..runs.adapter_files import is_adapter
@@ -112,11 +113,13 @@ def prompt_format_at(
     else:
         source = base
     tokenizer = load_tokenizer(source)
-    if adapter and contract is None and prompt_template is None:
+    merged = os.path.exists(Path(path) / CERTIFICATE)
+    if (adapter or merged) and contract is None and prompt_template is None:
+        again = f" Copy {RUN_FILE} again from where `merge` wrote it, or name the template with prompt_template."
         warnings.warn(
-            f"{path}: has no alpaca_lora.json, so it does not say which prompt it was trained with, nor on which base "
-            "and tokenizer: none of it can be checked, and template 'alpaca' is assumed. Name another one with "
-            "prompt_template.",
+            f"{path}: has no {RUN_FILE}, so it does not say which prompt it was trained with, nor on which base "
+            "and tokenizer: none of it can be checked, and template 'alpaca' is assumed."
+            + (again if merged else " Name another one with prompt_template."),
             stacklevel=4,
         )
     template = contract.load_template() if contract and prompt_template is None else None
