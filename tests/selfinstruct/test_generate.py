@@ -223,11 +223,13 @@ def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monk
 
 APART = {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}]}
 DRAFT = "### Task 4\nInstruction: Say how a draft becomes a record.\nInput: <noinput>\nOutput: By mistake."
+FILTERED = {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}
 USELESS = {
     "garbage": ("garbage", "malformed", "Another model"),
     "thoughts without end": ({"text": f"<think>\n{DRAFT}"}, "thought_only", "switch thinking off"),
     "thoughts apart": ({"text": "", **APART}, "thought_only", "switch thinking off"),
     "nothing": ({"text": ""}, "empty_reply", "Nothing comes back"),
+    "filtered": ({"text": "", **FILTERED}, "filtered_reply", "content filter kept the reply back"),
     "without end": ({"text": '{"a":' * 60_000}, "too_long_reply", "does not keep to the limit"),
 }
 
