@@ -261,6 +261,16 @@ def test_a_draft_is_no_record(tmp_path, mark):
     assert summary.thoughts == 1 and "1 with thoughts, which were left out" in str(summary)
 
 
+def test_what_a_content_filter_cut_is_no_record(tmp_path):
+    whole = "### Task 4\nInstruction: Say what is kept of an answer.\nInput: <noinput>\nOutput: Its end."
+    text = f"{whole}\n\n### Task 5\nInstruction: Tell me about the old king.\nInput: <noinput>\nOutput: There was a"
+    choices = [{"message": {"content": text}, "finish_reason": "content_filter"}]
+    with ScriptedServer([{"text": "", "choices": choices}]) as server:
+        summary = write(server, tmp_path, num_records=1, concurrency=1)
+    assert [record["instruction"] for record in records(tmp_path)] == ["Say what is kept of an answer."]
+    assert summary.rejected["truncated"] == 1
+
+
 def test_half_a_character_costs_a_record_and_no_file(tmp_path):
     halves = "### Task 4\nInstruction: Say something about \ud83d halves.\nOutput: Ha.\n\n"
     whole = "### Task 5\nInstruction: Say something about whole ones.\nOutput: Ha."
