@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -229,6 +231,26 @@ def test_several_adapters_in_sequence(short_base, short_tokenizer, tmp_path):
     found, wanted = (load_file(tmp_path / name / "model.safetensors") for name in ("both", "second"))
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("again", ["the folder", "its path", "a copy"])
+def test_one_adapter_is_not_added_twice(adapter, tmp_path, again):
+    if again == "a copy":
+        shutil.copytree(adapter, tmp_path / "copy")
+    other = {"the folder": adapter, "its path": f"{adapter}/../{adapter.name}", "a copy": tmp_path / "copy"}[again]
+    with pytest.raises(AdapterError, match=f"{other}: holds the same weights as {adapter}, .* Name it once."):
+        merge(adapter, tmp_path / "merged", also=other, certify=False)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_merged_folder_without_its_contract_says_so(adapter, tmp_path):
+    merge(adapter, tmp_path / "merged", certify=False)
+    (tmp_path / "merged" / "alpaca_lora.json").unlink()
+    with pytest.warns(UserWarning, match="merged: has no alpaca_lora.json.*template 'alpaca' is assumed.*Copy"):
+        assert load(tmp_path / "merged").contract is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "merged", prompt_template="alpaca_short")
 
 
 def test_the_merged_tensors_of_another_base_are_not_made(adapter, tiny_llama, short_tokenizer, tmp_path):

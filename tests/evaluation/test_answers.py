@@ -188,10 +188,12 @@ def test_a_budget_writes_no_file_until_it_is_raised(instructions, tmp_path, caps
 # Replies that are no answers
 
 APART = {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}]}
+FILTERED = {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}
 USELESS = {
     "thoughts without end": ({"text": "<think>\nIt may be 5."}, "switch thinking off"),
     "thoughts apart": ({"text": "", **APART}, "switch thinking off"),
     "nothing": ({"text": ""}, "Nothing comes back"),
+    "filtered": ({"text": "", **FILTERED}, "content filter kept the reply back"),
     "without end": ({"text": "{" * 300_000}, "does not keep to the limit"),
 }
 
@@ -227,6 +229,26 @@ def test_thoughts_are_no_answers(instructions, tmp_path):
     assert (found.answered, found.thoughts, list(found.failed)) == (4, 2, [3])
     assert "number 3: the reply cannot be used: '<think>\\nSeven'" in str(found)
     assert "Before 2 of them the model thought aloud" in str(found)
+
+
+def test_empty_answers_are_counted_and_filtered_ones_are_none(instructions, tmp_path):
+    script = [{"text": "Five."}, {"text": ""}, {"text": "", **FILTERED}, {"text": " "}, {"text": "Six."}]
+    with scripted_server.ScriptedServer(script) as server:
+        found = answer("m", instructions, tmp_path / "m.json", base_url=server.url, concurrency=1)
+    made = json.loads((tmp_path / "m.json").read_text())
+    assert [one["output"] for one in made] == ["Five.", "", "", "Six."]
+    assert (found.answered, found.empty, list(found.failed)) == (4, 2, [3])
+    assert "4 answers of m" in str(found) and "2 of them are empty." in str(found)
+    assert "number 3: the reply cannot be used: ''. The server's content filter kept" in str(found)
+
+
+def test_replies_of_no_use_are_not_called_done(instructions, tmp_path):
+    said = r"none of its first 5 replies(.|\n)*\n0 of 5 answers are done \("
+    with scripted_server.ScriptedServer([{"text": ""}] * 5) as server, pytest.raises(EndpointError, match=said):
+        answer("m", instructions, tmp_path / "m.json", base_url=server.url)
+    with scripted_server.ScriptedServer([{"text": "Yes."}] * 5) as server:
+        found = answer("m", instructions, tmp_path / "m.json", base_url=server.url)
+        assert len(server.bodies) == found.answered == 5 and found.empty == 0
 
 
 def test_half_a_character_costs_no_answer(instructions, tmp_path):

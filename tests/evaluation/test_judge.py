@@ -279,9 +279,9 @@ def test_verdicts_on_other_pairs_are_refused(tmp_path):
     comparison = comparison_of(tmp_path, 2)
     with JudgeServer() as server:
         judge(comparison, asked(server))
-    (comparison.folder / "comparison.json").unlink()
     (tmp_path / "one.json").write_text((tmp_path / "one.json").read_text().replace("says", "said"))
-    Comparison.open(comparison.folder, tmp_path / "one.json", tmp_path / "two.json")
+    other = Comparison.open(tmp_path / "other", tmp_path / "one.json", tmp_path / "two.json")
+    (other.folder / "comparison.json").replace(comparison.folder / "comparison.json")
     with pytest.raises(ConfigError, match="judge-m: was made for other pairs"):
         read_verdicts(comparison.folder)
 

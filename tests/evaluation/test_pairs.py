@@ -90,6 +90,20 @@ def test_models_of_one_name_are_called_as_their_files(tmp_path, files):
         Comparison.open(tmp_path / "again", files[0], files[0])
 
 
+def test_a_folder_with_other_files_is_refused(tmp_path, files):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: is not empty .a.json, b.json.. Name a new folder.$"):
+        Comparison.open(tmp_path, *files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with pytest.raises(ConfigError, match="is not empty .a.json, b.json.. Name a new folder.$"):
+        report_on_preferences(files[0], tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / ".comparison.json.part").write_text("")  # what a killed process left
+    made = Comparison.open(empty, *files)
+    assert Comparison.open(empty, *files) == made == Comparison.read(empty)
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path, files):
     for out, reason in ((files[0], "it is a file"), (files[0] / "x", "Not a directory")):
         with pytest.raises(ConfigError, match=f"^{out}: cannot be written: {reason}. Name another folder.$"):

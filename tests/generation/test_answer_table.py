@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from alpaca_lora import compare_answers, finetune, load
-from alpaca_lora.errors import ConfigError
+from alpaca_lora import compare_answers, finetune, generate, load, stream
+from alpaca_lora.errors import AlpacaLoraError, ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,54 @@ def test_settings_of_sampling_that_there_are_not(short_base):
     ("models", "instructions", "said"),
     [
         (["demo"], [], "give one model or more and a list of one instruction or more"),
-        (["demo"], "Name three fruits.", "give one model or more and a list"),
+        (["demo"], "Name three fruits.", "'Name three fruits.' is no list; give a list"),
         ([], ["Hello."], "give one model or more"),
-        (["demo"], ["Hello.", {"input": "2"}], "instruction 2 is neither a text nor a record"),
+        (["demo"], ["Hello.", {"input": "2"}], "instruction 2: {'input': '2'} cannot be asked; give a text, a pair"),
         (["demo", "demo"], ["Hello."], "two have the same name .demo, demo.; give a dict of names"),
     ],
 )
 def test_nothing_to_ask_and_nobody(models, instructions, said):
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(AlpacaLoraError, match=said):
         compare_answers(models, instructions)
+
+
+def test_a_question_is_a_text_a_pair_or_a_record(short_base):
+    model, sampling = load(short_base), max_new_tokens_of(6)
+    alone, with_input = model.answers([("Hi", ""), ("Add.", "2, 3")], sampling)
+    assert alone != with_input
+    record = {"instruction": "Add.", "input": "2, 3", "output": "5"}
+    asked = ["Hi", {"instruction": "Hi"}, ["Hi", None], record, ("Add.", "2, 3")]
+    assert model.answers(asked, sampling) == [alone] * 3 + [with_input] * 2
+    assert (
+        list(compare_answers({"one": model}, asked, max_new_tokens=6).answers["one"]) == [alone] * 3 + [with_input] * 2
+    )
+    for given in (("Add.", "2, 3"), (("Add.", "2, 3"),), (record,)):
+        assert model.generate(*given, sampling=sampling) == generate(model, *given, max_new_tokens=6) == with_input
+        assert "".join(model.stream(*given, sampling=sampling)) == with_input
+        assert "".join(stream(model, *given, max_new_tokens=6)) == with_input
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(3, None, b"Hi", {}, {"input": "b"}, {"a": "b"}, {"instruction": 3}, ("a",), ("a", "b", "c"), ("a", 3)),
+        *({"instruction": "a", "inputs": "b"}, {"instruction": "a", "context": "b"}),
+    ],
+)
+def test_what_is_no_question_is_refused(short_base, wrong):
+    model, said = load(short_base), r"cannot be asked; give a text, a pair \(instruction, input\), or a mapping with"
+    for ask in (model.generate, lambda one: list(model.stream(one)), lambda one: generate(model, one)):
+        with pytest.raises(DataError, match=f"^instruction: (.|\n)*{said}"):
+            ask(wrong)
+    for ask in (lambda one: model.answers(["Hi", one]), lambda one: compare_answers({"one": model}, ["Hi", one])):
+        with pytest.raises(DataError, match=f"^instruction 2: (.|\n)*{said}"):
+            ask(wrong)
+
+
+def test_one_question_is_no_list_and_has_one_input(short_base):
+    model = load(short_base)
+    for one in ("Hi", {"instruction": "Hi"}, 3, None):
+        with pytest.raises(DataError, match="is no list; give a list, each of it a text, a pair"):
+            model.answers(one)
+    with pytest.raises(DataError, match=r"\('a', 'b'\) cannot have an input beside it; give a text"):
+        generate(model, ("a", "b"), "c")

@@ -202,6 +202,16 @@ def test_thoughts_beside_the_answer_are_told_from_it(fields, text):
         assert ask(server)[0].text == text
 
 
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [("stop", "stop"), ("length", "length"), ("content_filter", "content_filter"), ("eos", "stop"), (None, "stop")],
+)
+def test_why_an_answer_ended(said, read):
+    choice = {"message": {"content": "A cat."}, "finish_reason": said}
+    with ScriptedServer([{"text": "", "choices": [choice]}]) as server:
+        assert ask(server)[0].finish_reason == read
+
+
 @pytest.mark.parametrize("value", ["-5", "0", "1e999", "1e30", "null", '"12"', "true", "NaN"])
 def test_a_count_that_cannot_be_is_taken_at_its_worst(value):
     raw = json.dumps({"choices": [{"message": {"content": "A cat."}, "finish_reason": "stop"}]})

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from alpaca_lora.generation.completion import Completion
-from alpaca_lora.llm.reply import EMPTY_REPLY, REMEDIES, THOUGHT_ONLY, TOO_LONG, read_reply, sample_of, whole_characters
+from alpaca_lora.llm.reply import (
+    EMPTY_REPLY,
+    FILTERED,
+    REMEDIES,
+    THOUGHT_ONLY,
+    TOO_LONG,
+    read_reply,
+    sample_of,
+    whole_characters,
+)
 
 
 def read(text, max_new_tokens=64):
@@ -90,12 +99,14 @@ def test_what_is_said_about_thoughts_stays(text):
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_an_empty_reply(text):
     assert (read(text).text, read(text).problem) == ("", EMPTY_REPLY)
+    filtered = read_reply(Completion(text, "content_filter", 1, 0), 64)
+    assert (filtered.text, filtered.problem) == ("", FILTERED)
 
 
 def test_a_reply_far_beyond_its_limit_is_not_looked_into():
     assert read("x" * 10_000).problem == "" and read("x" * 10_001).problem == TOO_LONG
     assert read("x" * 32_000, 1_000).problem == "" and read("x" * 32_001, 1_000).problem == TOO_LONG
-    assert set(REMEDIES) == {THOUGHT_ONLY, EMPTY_REPLY, TOO_LONG}
+    assert set(REMEDIES) == {THOUGHT_ONLY, EMPTY_REPLY, FILTERED, TOO_LONG}
 
 
 def test_samples_are_short_and_can_be_printed():

@@ -223,11 +223,13 @@ def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monk
 
 APART = {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}]}
 DRAFT = "### Task 4\nInstruction: Say how a draft becomes a record.\nInput: <noinput>\nOutput: By mistake."
+FILTERED = {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}
 USELESS = {
     "garbage": ("garbage", "malformed", "Another model"),
     "thoughts without end": ({"text": f"<think>\n{DRAFT}"}, "thought_only", "switch thinking off"),
     "thoughts apart": ({"text": "", **APART}, "thought_only", "switch thinking off"),
     "nothing": ({"text": ""}, "empty_reply", "Nothing comes back"),
+    "filtered": ({"text": "", **FILTERED}, "filtered_reply", "content filter kept the reply back"),
     "without end": ({"text": '{"a":' * 60_000}, "too_long_reply", "does not keep to the limit"),
 }
 
@@ -257,6 +259,16 @@ def test_a_draft_is_no_record(tmp_path, mark):
         summary = write(server, tmp_path, num_records=1, concurrency=1)
     assert [record["instruction"] for record in records(tmp_path)] == ["Say what is kept of an answer."]
     assert summary.thoughts == 1 and "1 with thoughts, which were left out" in str(summary)
+
+
+def test_what_a_content_filter_cut_is_no_record(tmp_path):
+    whole = "### Task 4\nInstruction: Say what is kept of an answer.\nInput: <noinput>\nOutput: Its end."
+    text = f"{whole}\n\n### Task 5\nInstruction: Tell me about the old king.\nInput: <noinput>\nOutput: There was a"
+    choices = [{"message": {"content": text}, "finish_reason": "content_filter"}]
+    with ScriptedServer([{"text": "", "choices": choices}]) as server:
+        summary = write(server, tmp_path, num_records=1, concurrency=1)
+    assert [record["instruction"] for record in records(tmp_path)] == ["Say what is kept of an answer."]
+    assert summary.rejected["truncated"] == 1
 
 
 def test_half_a_character_costs_a_record_and_no_file(tmp_path):

@@ -63,7 +63,8 @@ def merge_adapters(
         What merge_certificate.json says.
 
     Raises:
-        AdapterError: an adapter is damaged, belongs to another base or cannot be merged; a merged tensor is not finite;
+        AdapterError: an adapter is damaged, belongs to another base, cannot be merged or is named twice; a merged
+            tensor is not finite;
             logits differ by more than rounding explains; `out` is not empty.
         ModelError: the base is quantised, a pickle, or incomplete.
     """
@@ -126,8 +127,14 @@ def _data_of(folders: list[Path]) -> dict[str, Any]:
 
 
 def _check_adapters(folders: list[Path]) -> None:
+    seen: dict[str, Path] = {}
     for folder in folders:
         check_mergeable(folder, check_adapter(folder))
+        first = seen.setdefault(sha256_of_file(folder / WEIGHTS), folder)
+        if first is not folder:
+            raise AdapterError(
+                f"{folder}: holds the same weights as {first}, which would be added twice. Name it once."
+            )
 
 
 def _check_full_precision(base: Path, shards: Shards, name: str) -> None:

@@ -113,7 +113,7 @@ def compare(
 
     Raises:
         DataError: files that cannot be used, or that have no instruction in common.
-        ConfigError: wrong settings, or `out` holds another comparison, or this judge with other settings.
+        ConfigError: wrong settings, or `out` holds another comparison, other files, or this judge with other settings.
         AdapterError, ModelError, EndpointError, RunInterrupted: as `answer`.
     """
     from ..llm.budget import Budget
@@ -202,6 +202,7 @@ def compare_preferences(path: str | Path, out: str | Path) -> Compared:
 
     Raises:
         DataError: the file cannot be read, or a row cannot be used.
+        ConfigError: `out` holds a comparison, or other files.
     """
     from .outcome import report_on_preferences
 

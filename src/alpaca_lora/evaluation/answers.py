@@ -32,6 +32,7 @@ class Answered:
         answered: Instructions answered.
         failed: Why the others have none, by place in the file, from 1: what the model or its server said, or what
             came instead of an answer.
+        empty: Answers without a text; they are in the file.
         cut: Answers that ended at `max_new_tokens`.
         thoughts: Answers before which the model thought aloud; its thoughts were left out.
         left_out: Settings that the model refused, and was asked without.
@@ -43,6 +44,7 @@ class Answered:
     generator: str
     answered: int
     failed: dict[int, str]
+    empty: int
     cut: int
     thoughts: int
     left_out: list[str]
@@ -51,6 +53,8 @@ class Answered:
 
     def __str__(self) -> str:
         told = f"{self.path}: {counted(self.answered, 'answer')} of {self.generator} ({self.spent})."
+        if self.empty:
+            told += f" {self.empty:,} of them {'is' if self.empty == 1 else 'are'} empty."
         if self.cut:
             told += f" {self.cut:,} of them were cut at max_new_tokens."
         if self.thoughts:
@@ -149,6 +153,7 @@ def answer(
             respondent.name,
             len(made),
             {number + 1: problem for number, problem in sorted(failed.items())},
+            sum(not one.output.strip() for one in made),
             sum(line["finish_reason"] == "length" for line in state.answers),
             sum(reply.thoughts and not reply.problem for reply in read.values()),
             state.left_out,

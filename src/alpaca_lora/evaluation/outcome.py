@@ -13,7 +13,7 @@ from ..errors import ConfigError, counted
 from .contamination import contamination_of
 from .judge import Verdicts, read_verdicts
 from .pairs import NAME as COMPARISON
-from .pairs import Comparison
+from .pairs import Comparison, check_holds_only
 from .preferences import read_preferences
 from .ratings import read_ratings
 
@@ -81,6 +81,7 @@ def report_on_preferences(path: str | Path, folder: str | Path) -> Compared:
 
     if (Path(folder) / COMPARISON).exists():
         raise ConfigError(f"{folder}: holds a comparison, whose report this would replace. Name another folder.")
+    check_holds_only(Path(folder), "report.html", "report.md")
     report = report_of_preferences(read_preferences(path))
     report.write(folder)
     return Compared(Path(folder), 0, report)

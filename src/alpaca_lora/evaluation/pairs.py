@@ -66,8 +66,8 @@ class Comparison:
 
         Raises:
             DataError: a file cannot be used, or the two have no instruction in common.
-            ConfigError: the folder holds another comparison or a report of preferences or cannot be written, or the
-                two models cannot be told apart.
+            ConfigError: the folder holds another comparison or anything else or cannot be written, or the two models
+                cannot be told apart.
         """
         folder, paths = Path(folder), (Path(path_a), Path(path_b))
         if holds_preferences(folder):
@@ -89,6 +89,7 @@ class Comparison:
             _check_same(cls.read(folder), new)
         else:
             make_folder(folder)
+            check_holds_only(folder, NAME)  # which another process may have written meanwhile
             content = {"version": VERSION, "a": name_a, "b": name_b, "sources": sources}
             content["pairs"] = [asdict(pair) for pair in pairs]
             write_atomically(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -125,6 +126,13 @@ class Comparison:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over names and pairs."""
         return sha256_of_json([self.a, self.b, [asdict(pair) for pair in self.pairs]])
+
+
+def check_holds_only(folder: Path, *names: str) -> None:
+    """Raise ConfigError where a folder holds other files than these; hidden ones do not count."""
+    here = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    if holds := sorted(name for name in here if name[0] != "." and name not in names):
+        raise ConfigError(f"{folder}: is not empty ({', '.join(holds[:3])}). Name a new folder.")
 
 
 def holds_preferences(folder: Path) -> bool:

@@ -7,7 +7,7 @@ model.generate("Name three fruits.")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .answer_table import AnswerTable
     from .model import LocalModel
     from .moderation import Moderation
+    from .prompt_format import Question
     from .sampling import Sampling
 
 
@@ -53,7 +54,7 @@ def load(
 
 def generate(
     model: str | PathLike[str] | LocalModel,
-    instruction: str,
+    instruction: Question,
     input: str = "",
     *,
     adapter: str | None = None,
@@ -64,7 +65,7 @@ def generate(
 
     Args:
         model: What `load` returned, or anything it takes.
-        instruction: What to do.
+        instruction: What to do; or it and its input, as a pair or as a mapping.
         input: Context, may be empty.
         adapter: Which of several adapters answers; `base` disables them all.
         base_model: As for `load`.
@@ -73,7 +74,7 @@ def generate(
 
     Raises:
         ConfigError: a value is out of range.
-        DataError: nothing is asked. Both are told before a model is loaded.
+        DataError: nothing is asked, or it cannot be read. Both are told before a model is loaded.
         AdapterError, ModelError: as `load`.
     """
     loaded, chosen = _asked(model, instruction, input, sampling, base_model=base_model)
@@ -82,7 +83,7 @@ def generate(
 
 def stream(
     model: str | PathLike[str] | LocalModel,
-    instruction: str,
+    instruction: Question,
     input: str = "",
     *,
     adapter: str | None = None,
@@ -95,7 +96,7 @@ def stream(
 
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
-        instruction: What to do.
+        instruction: What to do; or it and its input, as a pair or as a mapping.
         input: Context.
         adapter: Which of several adapters answers; `base` disables them all.
         base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
@@ -148,13 +149,13 @@ def chat(
 
 
 def compare_answers(
-    models: Sequence[Any] | Mapping[str, Any], instructions: Sequence[str | Mapping[str, str]], **sampling: Any
+    models: Sequence[Any] | Mapping[str, Any], instructions: Iterable[Question], **sampling: Any
 ) -> AnswerTable:
     """The answers of several models to the same instructions, side by side.
 
     Args:
         models: Runs, loaded models, or anything `load` takes; a mapping gives their names, else they are the folders'.
-        instructions: Texts, or records of which `instruction` and `input` are read.
+        instructions: Texts, pairs of instruction and input, or records of which these are read.
         **sampling: As for `generate`.
 
     Returns:
@@ -162,6 +163,7 @@ def compare_answers(
 
     Raises:
         ConfigError: nothing to ask or nobody, or two models have the same name.
+        DataError: an instruction that cannot be read.
         AdapterError, ModelError: as `load`.
     """
     from .answer_table import answer_table
@@ -186,12 +188,17 @@ def loaded_model(model: str | PathLike[str] | LocalModel, **settings: Any) -> Lo
 
 
 def _asked(
-    model: str | PathLike[str] | LocalModel, instruction: str, input: str, sampling: Mapping[str, Any], **where: Any
+    model: str | PathLike[str] | LocalModel,
+    instruction: Question,
+    input: str,
+    sampling: Mapping[str, Any],
+    **where: Any,
 ) -> tuple[LocalModel, Sampling]:
     """The model and how its tokens are chosen, once something is asked in a way that can be answered."""
+    from .prompt_format import question_of
     from .sampling import sampling_of
 
     chosen = sampling_of(sampling)
-    if not f"{instruction}{input}".strip():
+    if not "".join(question_of(instruction, input)).strip():
         raise DataError("instruction: is empty. Say what to do.")
     return loaded_model(model, **where), chosen

@@ -5,13 +5,14 @@ In: models and instructions. Out: an `AnswerTable`. One model at a time is in me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from ..errors import ConfigError
 from .model import LocalModel
+from .prompt_format import Question, questions_of
 from .sampling import Sampling
 
 _CELL = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"
@@ -56,28 +57,21 @@ class AnswerTable:
 
 def answer_table(
     models: Mapping[str, Callable[[], LocalModel]],
-    instructions: Sequence[str | Mapping[str, str]],
+    instructions: Iterable[Question],
     sampling: Sampling,
 ) -> AnswerTable:
     """Ask each model everything.
 
     Args:
         models: What gives each model, by its name.
-        instructions: Texts, or records of which `instruction` and `input` are read.
+        instructions: Texts, pairs of instruction and input, or records of which these are read.
         sampling: How tokens are chosen.
 
     Raises:
         ConfigError: nothing to ask, or nobody.
+        DataError: an instruction that cannot be read.
     """
-    if isinstance(instructions, str) or not instructions or not models:
+    asked = questions_of(instructions)
+    if not asked or not models:
         raise ConfigError("compare_answers: give one model or more and a list of one instruction or more.")
-    asked = [_pair(each, number) for number, each in enumerate(instructions, start=1)]
     return AnswerTable(asked, {name: give().answers(asked, sampling) for name, give in models.items()})
-
-
-def _pair(given: str | Mapping[str, str], number: int) -> tuple[str, str]:
-    if isinstance(given, str):
-        return given, ""
-    if not isinstance(given, Mapping) or not isinstance(given.get("instruction"), str):
-        raise ConfigError(f"compare_answers: instruction {number} is neither a text nor a record: {given!r:.80}")
-    return given["instruction"], given.get("input") or ""

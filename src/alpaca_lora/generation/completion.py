@@ -12,8 +12,8 @@ class Completion:
 
     text: str
     """The answer, without the stop string it ended at."""
-    finish_reason: Literal["stop", "length"]
-    """`length` where the limit of new tokens cut it off."""
+    finish_reason: Literal["stop", "length", "content_filter"]
+    """`length` where the limit of new tokens cut it off, `content_filter` where a server kept all or the rest back."""
     prompt_tokens: int
     """Tokens of the prompt."""
     completion_tokens: int

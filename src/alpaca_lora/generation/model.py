@@ -6,7 +6,7 @@ contract's stop ids. Answers are made together (batching.py), each the one it wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,16 @@ from ..runs.adapter_files import (
 from ..runs.contract import Contract, read_contract
 from .batching import NOT_FINITE, Answer, Batch, Scheduler, bytes_per_token
 from .completion import Completion
-from .prompt_format import BASE, PromptFormat, name_of, prompt_format_at, stop_ids_of
+from .prompt_format import (
+    BASE,
+    PromptFormat,
+    Question,
+    name_of,
+    prompt_format_at,
+    question_of,
+    questions_of,
+    stop_ids_of,
+)
 from .sampling import Sampling
 from .streaming import GrowingText
 
@@ -166,14 +175,14 @@ class LocalModel:
         return self.prompt_formats[name]
 
     def generate(
-        self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
+        self, instruction: Question, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
     ) -> str:
         """The answer to one instruction."""
-        return self.answers([(instruction, input)], sampling, adapter)[0]
+        return self.answers([question_of(instruction, input)], sampling, adapter)[0]
 
     def answers(
         self,
-        requests: Sequence[tuple[str, str]],
+        requests: Iterable[Question],
         sampling: Sampling | None = None,
         adapter: str | None = None,
         max_rows: int = MAX_ROWS,
@@ -181,7 +190,7 @@ class LocalModel:
         """The answers to many instructions, made together.
 
         Args:
-            requests: Pairs of instruction and input.
+            requests: Each a text, a pair of instruction and input, or a mapping of which these are read.
             sampling: How tokens are chosen; greedy if left out.
             adapter: Who answers; the first one if left out.
             max_rows: Maximum batch size.
@@ -190,10 +199,12 @@ class LocalModel:
             Answers in the order of the requests.
 
         Raises:
-            DataError: a prompt is longer than what the model reads.
+            DataError: a prompt is longer than what the model reads, or a request cannot be read.
         """
         prompt_format, sampling = self.prompt_format(adapter), sampling or Sampling()
-        prompts = [prompt_format.encoder.prompt_ids(instruction, input) for instruction, input in requests]
+        prompts = [
+            prompt_format.encoder.prompt_ids(instruction, input) for instruction, input in questions_of(requests)
+        ]
         return [made.text for made in self._complete(prompts, sampling, adapter, max_rows)]
 
     def complete(self, prompts: Sequence[str], sampling: Sampling, stop: Sequence[str] = ()) -> list[Completion]:
@@ -202,9 +213,10 @@ class LocalModel:
         return self._complete([self.encoder.text_ids(prompt) for prompt in prompts], sampling, None, MAX_ROWS)
 
     def stream(
-        self, instruction: str, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
+        self, instruction: Question, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
     ) -> Iterator[str]:
         """The answer in pieces as they are made; joined they are what `generate` returns."""
+        instruction, input = question_of(instruction, input)
         sampling = sampling or Sampling()
         if sampling.num_beams > 1:  # a beam search knows its first word only at the end
             yield self.generate(instruction, input, sampling, adapter)

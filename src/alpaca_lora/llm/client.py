@@ -252,7 +252,8 @@ class Endpoint:
             _count(getattr(usage, "prompt_tokens", None), 1, worst.prompt_tokens),
             _count(getattr(usage, "completion_tokens", None), 1 if text else 0, worst.completion_tokens),
         )
-        return Completion(text, "length" if choice.finish_reason == "length" else "stop", *counts)
+        known: Any = choice.finish_reason if choice.finish_reason in ("length", "content_filter") else "stop"
+        return Completion(text, known, *counts)
 
     def _odd(self) -> EndpointError:
         return EndpointError(

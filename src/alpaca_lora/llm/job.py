@@ -294,8 +294,9 @@ class Questions(Job):
         return "budget" if self.over_budget else "all"
 
     def told(self) -> str:
-        """How far it came, and what that cost, in a sentence."""
-        return f"{self.progress()[0]:,} of {self.count:,} {self.unit}s are done ({spent_text(self.model, self.state)})."
+        """How far it came, and what that cost, in a sentence; questions that will be asked anew are not done."""
+        done = self.done if self.usable else self.state.failed
+        return f"{len(done):,} of {self.count:,} {self.unit}s are done ({spent_text(self.model, self.state)})."
 
     def next_question(self) -> int | None:
         """The first that waits."""

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from ..generation.completion import Completion
 
 THOUGHT_ONLY, EMPTY_REPLY, TOO_LONG = "thought_only", "empty_reply", "too_long_reply"
+FILTERED = "filtered_reply"
 REMEDIES = {
     THOUGHT_ONLY: "The model thinks aloud and comes to no answer: switch thinking off where it is served (often "
     "enable_thinking or reasoning_effort), allow more new tokens, or name a model that does not think aloud.",
     EMPTY_REPLY: "Nothing comes back: see what the server logs, and try the other kind (chat, completions).",
+    FILTERED: "The server's content filter kept the reply back (content_filter): see how it is set, or "
+    "name another model.",
     TOO_LONG: "The server does not keep to the limit of new tokens: see how it is set up.",
 }
 """Why a reply cannot be used, and what to do about it."""
@@ -86,7 +89,7 @@ def read_reply(completion: Completion, max_new_tokens: int) -> Reply:
     if len(text) > max(_LONGEST[0], _LONGEST[1] * max_new_tokens):
         return Reply("", TOO_LONG)
     if not text.strip():
-        return Reply("", EMPTY_REPLY)
+        return Reply("", FILTERED if completion.finish_reason == "content_filter" else EMPTY_REPLY)
     said = _without_thoughts(text)
     if said is None or not said.strip():
         return Reply("", THOUGHT_ONLY, thoughts=True)

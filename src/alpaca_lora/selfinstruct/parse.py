@@ -42,8 +42,8 @@ def parse(completion: str, *, mode: str, truncated: bool, first: int = 1, chat: 
     Args:
         completion: The model's text.
         mode: The form that was asked for, "list" or "json".
-        truncated: The model had to stop (finish_reason "length"): the last item of a list is dropped, as nothing tells
-            whether it is whole; of JSON only an item without its closing brace.
+        truncated: The model had to stop (finish_reason "length" or "content_filter"): the last item of a list is
+            dropped, as nothing tells whether it is whole; of JSON only an item without its closing brace.
         first: Number of the first new item.
         chat: The text is an answer of its own; otherwise it continues the prompt's last line (`Prompt.text`).
 

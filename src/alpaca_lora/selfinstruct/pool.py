@@ -117,7 +117,7 @@ class Pool:
         reply = read_reply(completion, self.max_new_tokens)
         if reply.problem:
             return Parsed([], [(reply.problem, completion.text)]), reply.thoughts
-        truncated = completion.finish_reason == "length"
+        truncated = completion.finish_reason != "stop"
         parsed = parse(reply.text, mode=self.mode, truncated=truncated, first=answer["first"], chat=self.chat)
         return parsed, reply.thoughts
 
