@@ -354,3 +354,11 @@ def test_system_texts_and_turns_are_never_advised_as_the_input(key):
     with pytest.raises(DataError, match=f"'{key}' is not read") as caught:
         load_records([{"instruction": "Hi", "output": "Ho", key: PASSAGE.format(n)} for n in range(4)])
     assert "'input'" not in str(caught.value)
+
+
+def test_a_column_without_a_name_is_never_suggested_and_marks_in_names_do_not_count():
+    assert suggest(["", "question", "reply"]) == {"instruction": "question", "output": "reply"}
+    assert suggest(["Say 0", "", " "]) == {}
+    assert suggest(["Question", "User Input", "responseText"], {"instruction": "Question"}) == {
+        "instruction": "Question", "input": "User Input", "output": "responseText"
+    }  # fmt: skip

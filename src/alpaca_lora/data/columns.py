@@ -106,6 +106,7 @@ CALLED: dict[str, tuple[str, ...]] = {
 """Field -> names that data sets give it, likeliest first; compared without case."""
 
 
+@lru_cache(maxsize=1024)
 def plain(name: str) -> str:
     """A key's name as names are compared: `systemPrompt`, `System Prompt` and `system-prompt` are `system_prompt`."""
     return re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).casefold()
@@ -156,7 +157,7 @@ def suggest(keys: Iterable[object], given: Columns | None = None, slips: bool = 
         {'input': 'context', 'output': 'response'}
     """
     found = dict(given or {})
-    names = {plain(str(key)): str(key) for key in keys if str(key) not in found}
+    names = {plain(str(key)): str(key) for key in keys if str(key).strip() and str(key) not in found}
     fixed = {field: found.get(field) or field for field in FIELDS if found.get(field) or field in names.values()}
     taken = {*fixed.values()}
     for field in ("output", "instruction", "input"):

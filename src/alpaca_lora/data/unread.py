@@ -48,7 +48,8 @@ _LEAST_BYTES = 60
 _LEAST_PERCENT = 5
 _COPY_PERCENT = 90
 _LEAST_INSTRUCTION = 12
-_WATCHED = LEARN_IF_YES | LEARN_IF_NO | WEIGHTS | SPLITS | SCORES
+_MARKS = LEARN_IF_YES | LEARN_IF_NO | WEIGHTS
+_WATCHED = _MARKS | SPLITS | SCORES
 _ANSWERS = {*map(str.casefold, CALLED["output"]), "reasoning", "reasoning_content", "thinking", "thought", "rationale"}
 _ANSWERS |= {"explanation", "cot", "chain_of_thought", "reference", "references", "original_output"}
 _ANSWER = re.compile("answer|response|output|completion|reply|reject|chosen|worse|better")
@@ -130,9 +131,7 @@ class UnreadKeys:
                 for key, value in turn.items():
                     if key in ("role", "content", "from", "value") or value is None:
                         continue
-                    if not (
-                        human and plain(str(key)) in WEIGHTS | LEARN_IF_YES | LEARN_IF_NO
-                    ):  # a prompt is not learned anyway
+                    if not (human and plain(str(key)) in _MARKS):  # a prompt is not learned anyway
                         self._note(f"{turns}[].{key}", str(key), value, number, record)
 
     def found(self) -> list[UnreadKey]:
@@ -180,12 +179,8 @@ class UnreadKeys:
         folded, given = plain(name), self._reader.columns
         out = f"leave it out on purpose with columns={ {**suggest([], given), name: None} }"
         said = seen.turns if folded in DIALOGUES else seen.filled
-        if (
-            folded in SAID
-            and said
-            and not self._meant(folded)
-            and not (seen.values and _BOOLEANS.issuperset(seen.values))
-        ):
+        marks = seen.values and _BOOLEANS.issuperset(seen.values)
+        if folded in SAID and said and not (marks or self._meant(folded)):
             remedy = f"Put it into the texts, remove these rows, or {out}."
             return UnreadKey(key, "error", said, SAID[folded], remedy)
         if unlearned := _not_learned(folded, seen):
@@ -200,11 +195,8 @@ class UnreadKeys:
             return UnreadKey(key, "warn", low, says, f"Remove these rows, or {out}.")
         if CHOICE.fullmatch(folded):
             return self._choices(key, seen)
-        if (
-            not seen.text
-            or seen.copies * 100 >= (seen.copies + len(seen.text)) * _COPY_PERCENT
-            or not (seen.listed or _varies(seen))
-        ):
+        copied = seen.copies * 100 >= (seen.copies + len(seen.text)) * _COPY_PERCENT
+        if not seen.text or copied or not (seen.listed or _varies(seen)):
             return UnreadKey(key, "", seen.filled)
         passage = folded in _PASSAGES and folded not in _RENDERED
         alone = not seen.beside_input and len(seen.text) * 100 >= self._total * _LEAST_PERCENT
@@ -234,13 +226,13 @@ class UnreadKeys:
 
     def _into_input(self, keys: list[str]) -> str:
         """The command that writes keys into the input, each as `key: value`."""
-        given = quoted(self._reader.columns.get("input") or "input")
+        columns = self._reader.columns
+        given = quoted(columns.get("input", "input") or columns.get("instruction") or "instruction")
         names = ", ".join(map(quoted, keys))
-        lines = f"[row.get({given}) or '', *(f'{{key}}: {{row[key]}}' for key in [{names}] if row.get(key))]"
+        parts = f"(f'{{key}}: {{row[key]}}' for key in [{names}] if row.get(key) not in (None, ''))"
         kept = f"{{key: row[key] for key in row if key not in [{names}]}}"
-        return write_records(
-            f"[{{**{kept}, {given}: '\\n'.join(filter(None, {lines}))}} for row in rows]", self._source
-        )
+        made = f"[{{**{kept}, {given}: '\\n'.join(filter(None, [row.get({given}) or '', *{parts}]))}} for row in rows]"
+        return write_records(made, self._source)
 
     def _meant(self, name: str) -> bool:
         """Whether `columns` chose the better answers by name, so that the worse are left out on purpose."""
