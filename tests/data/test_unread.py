@@ -362,3 +362,16 @@ def test_a_column_without_a_name_is_never_suggested_and_marks_in_names_do_not_co
     assert suggest(["Question", "User Input", "responseText"], {"instruction": "Question"}) == {
         "instruction": "Question", "input": "User Input", "output": "responseText"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["choices", "word"])
+def test_what_the_question_says_already_is_silent_in_any_script(key):
+    def row(ask, part):
+        return {"instruction": ask, "output": "x", key: [part] if key == "choices" else part}
+
+    data = [row("这是苹果还是梨？", "苹果"), row("Is it a pear?", "pear"), row("Which (a or b)?", "(a or b)")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_records(data)) == 3
+    with pytest.raises(DataError, match=f"'{key}' is not read.*1 of 1 row"):
+        load_records([row("Is it a pearl?", "pear")])

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -41,13 +41,12 @@ from .columns import (
     suggest,
 )
 from .listing import HELD_OUT
-from .rows import Record, RowReader, is_missing, name_numbers
+from .own_text import all_stand, is_filled, is_long, is_longer, repeats, texts_in
+from .rows import Record, RowReader, name_numbers
 from .wrapped import quoted, write_records
 
-_LEAST_BYTES = 60
 _LEAST_PERCENT = 5
 _COPY_PERCENT = 90
-_LEAST_INSTRUCTION = 12
 _MARKS = LEARN_IF_YES | LEARN_IF_NO | WEIGHTS
 _WATCHED = _MARKS | SPLITS | SCORES
 _ANSWERS = {*map(str.casefold, CALLED["output"]), "reasoning", "reasoning_content", "thinking", "thought", "rationale"}
@@ -145,7 +144,7 @@ class UnreadKeys:
 
     def _note(self, key: str, name: str, value: Any, number: int, record: Record) -> None:
         self._names.add(name)
-        if key in self._reader.left_out or name in self._reader.left_out or not _is_filled(value):
+        if key in self._reader.left_out or name in self._reader.left_out or not is_filled(value):
             return
         seen = self._seen.setdefault(key, _Seen())
         seen.filled.append(number)
@@ -158,20 +157,20 @@ class UnreadKeys:
         known = choice or folded in _PASSAGES
         listed = isinstance(value, (list, tuple, dict))
         if listed and folded in DIALOGUES:
-            seen.turns += [number] if _is_longer(value, record) else []
+            seen.turns += [number] if is_longer(value, record) else []
             return
         text = value if isinstance(value, str) else " ".join(filter(None, texts_in(value))) if known else ""
         if not text and known and (listed or choice):
             text = reprlib.repr(value)  # of numbers, however deep
-        if not text or not (known or _is_long(text)):
+        if not text or not (known or is_long(text)):
             return
-        if _repeats(text, record) or (known and _all_stand(value, record[:2])):
+        if repeats(text, record) or (known and all_stand(value, record[:2])):
             seen.copies += 1
             return
         seen.text.append(number)
         seen.beside_input += bool(record.input.strip())
         seen.listed = seen.listed or listed
-        seen.long = seen.long or _is_long(text)
+        seen.long = seen.long or is_long(text)
         if len(seen.hashes) < 10_000:
             seen.hashes.add(hash(text))
 
@@ -270,59 +269,8 @@ def _low_scores(values: Sequence[str]) -> list[str]:
     return [value for value, score in scores.items() if score < 0 or (whole and score == 0)]
 
 
-def _is_filled(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip() not in ("", "[]", "{}", "null", "None")
-    if isinstance(value, (list, tuple, dict)):
-        return len(value) > 0
-    return not is_missing(value)
-
-
-def _is_longer(value: Any, record: Record) -> bool:
-    """Whether a list of turns has more than a record has, with texts of its own."""
-    turns = value if isinstance(value, (list, tuple)) else ()
-    told = [{**turn, "role": "", "from": ""} if isinstance(turn, dict) else turn for turn in turns]
-    spoken = [turn for turn in told if any(text.strip() for text in texts_in(turn))]
-    return len(spoken) > 2 and not _all_stand(spoken, record)
-
-
-def _all_stand(value: Any, texts: Sequence[str]) -> bool:
-    """Whether each text of a value stands as words in one of these, and it has some."""
-    whole = "\n".join(texts)
-    found = [one for text in texts_in(value) if (one := text.strip())]
-    return bool(found) and all(one in whole and re.search(rf"(?<!\w){re.escape(one)}(?!\w)", whole) for one in found)
-
-
-def _is_long(text: str) -> bool:
-    return len(text.encode("utf-8", "replace")) >= _LEAST_BYTES and (" " in text.strip() or not text.isascii())
-
-
 def _varies(seen: _Seen) -> bool:
     """Whether texts differ as texts do, not as categories do; few short ones say nothing either way."""
     if len(seen.text) == 1 or (len(seen.text) < 20 and not seen.long):
         return True
     return len(seen.hashes) >= max(2, min(len(seen.text), 10_000) * _LEAST_PERCENT / 100)
-
-
-def _repeats(text: str, record: Record) -> bool:
-    """Whether a text is one of the record's, or the record rendered into a prompt, with its answer or without."""
-    instruction, given, output = map(str.strip, record)
-    if instruction and len(text) > len(instruction) >= _LEAST_INSTRUCTION:  # the usual case first
-        return (instruction in text and given in text) or text.strip() in (given, output)
-    own = text.strip()
-    if own in (instruction, given, output) or (len(own) >= _LEAST_INSTRUCTION and (own in instruction or own in given)):
-        return True
-    if not instruction or instruction not in text or given not in text:
-        return False
-    return len(instruction) >= _LEAST_INSTRUCTION or output in text
-
-
-def texts_in(value: Any) -> Iterator[str]:
-    """The texts inside a value, in order, however deep they lie."""
-    left = [value]
-    while left:
-        value = left.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, (list, tuple, dict)):
-            left += reversed([*value.values()] if isinstance(value, dict) else value)
