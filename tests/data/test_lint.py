@@ -336,3 +336,11 @@ def test_the_command_fails_for_errors_and_not_for_warnings(planted, tmp_path, ca
     with pytest.raises(SystemExit) as stop:
         cli.main(["lint", str(tmp_path / "bad.json"), "--fix", str(tmp_path / "bad.json")])
     assert "is there already" in str(stop.value.code)
+
+
+def test_fillers_alone_are_no_text_and_beside_letters_they_are():
+    asked = {"instruction": "Name a lake.", "input": ""}
+    report = lint([{**asked, "output": one} for one in ("\u200b", "\u3164\n", "\xad\u2060", "Como\u200b")])
+    assert [one.record for one in report.by_check["empty-output"]] == [1, 2, 3]
+    found = lint([{"instruction": "\u200b", "input": "\u3164", "output": "Como"}, {**asked, "output": "Como"}])
+    assert [one.record for one in found.by_check["unusable"]] == [1]

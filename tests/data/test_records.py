@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpaca_lora.data.records import Record, RecordSet, load_records, split_records
+from alpaca_lora.data.rows import is_blank
 from alpaca_lora.errors import ConfigError, DataError
 
 ROWS = [
@@ -48,7 +49,7 @@ def write(path: Path, rows: list[dict[str, str]], kind: str) -> Path:
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
-blank_free = text.filter(lambda value: bool(value.strip()))
+blank_free = text.filter(lambda value: not is_blank(value))
 rows_strategy = st.lists(
     st.fixed_dictionaries({"instruction": blank_free, "input": text, "output": blank_free}), min_size=1, max_size=6
 )
@@ -82,10 +83,10 @@ def test_unknown_keys_are_ignored_and_texts_kept_as_they_are():
 def test_blank_instruction_is_fine_with_an_input_only():
     assert load_records([{"instruction": "", "input": "Hi", "output": "Hello"}]).records == [Record("", "Hi", "Hello")]
     with pytest.raises(DataError, match=r"<list>, record 2: instruction and input are both blank.*Fill one in"):
-        load_records([ROWS[0], {"instruction": None, "input": " ", "output": "x"}])
+        load_records([ROWS[0], {"instruction": None, "input": " \u200b", "output": "x"}])
 
 
-@pytest.mark.parametrize("empty", [None, "", " \n\t"])
+@pytest.mark.parametrize("empty", [None, "", " \n\t", "\u200b", "\u200c \u2060", "\u3164", "\xad\ufeff"])
 def test_empty_outputs_are_dropped_counted_and_warned_about_once(empty):
     rows = many(40)
     rows[6]["output"] = rows[30]["output"] = empty

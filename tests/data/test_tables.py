@@ -82,12 +82,36 @@ def test_long_cells_are_read_and_the_limit_of_csv_is_put_back():
         ("a,b,a\n1,2,3\n", r"x: the column 'a' stands more than once"),
         ("a;b\n1;2;3\n", r"x, line 2: 3 cells, .* Put text that holds a semicolon in double quotes"),
         ("a,b,,\n1,2,,3\n", r"x, line 2: 4 cells, but the header names 2 columns"),
+        ("a,b,c\n---,---,---\n1,2,3\n", r"x, line 2: this is a line drawn below the names .*Remove it"),
+        ("a|b\n:--|--:\n1|2\n", r"x, line 2: this is a line drawn below the names"),
+        ("a,b,c\nstring,,String\n1,2,3\n", r"x, line 2: this is the types of the columns"),
+        ("a,b\n\nvarchar(255),int64\n1,2\n", r"x, line 3: this is the types of the columns"),
         ("Name a big bird.,The gull.\n", r"x, line 1: this line should name the columns, .*: 'Name a big bird.'. Put"),
     ],
 )
 def test_csv_that_is_refused(text, message):
     with pytest.raises(DataError, match=message):
         read_csv(text, "x")
+
+
+def test_lines_and_types_in_a_record_are_texts():
+    assert len(read_csv("a,b\nDraw a line,---\nstring,What is it?\n---,---\n", "x").values) == 3
+
+
+@pytest.mark.parametrize("text", ["Say 0,,The number 0\nSay 1,,The number 1\n", "hi,hello\nbye,farewell\n"])
+def test_a_csv_file_of_short_texts_without_a_header_is_told_so(tmp_path, text):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(
+        DataError, match=r"If the first line .* is a record, the line that names the columns is missing"
+    ):
+        load_records(path)
+    path.write_text(f"instruction,{'input,' if ',,' in text else ''}output\n{text}")
+    assert load_records(path).records[0].output in ("The number 0", "hello")
+    path.write_text("question,reply_of_ours\nhi,hello\n")
+    with pytest.raises(DataError) as caught:
+        load_records(path)
+    assert "first line" not in str(caught.value)
 
 
 def test_csv_without_records_or_columns(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
 
 import pytest
@@ -103,6 +105,23 @@ def test_another_answer_is_never_advised_as_the_input(key):
         ("Split", lambda n: ["Validation", "held-out", "train"][min(n, 2)], 2),
         ("subset", lambda n: "dev_2", 40),
         ("context", lambda n: PASSAGE.format(n), 40),
+        *((key, lambda n: "You are a pirate.", 40) for key in ("systemPrompt", "system_message", "persona")),
+        ("System Message", lambda n: f"{PASSAGE} You are pirate {n}.", 40),
+        *((key, lambda n: [["Hi", "Hello"]], 40) for key in ("chat_history", "previousMessages")),
+        ("conversation-history", lambda n: "Hi. Hello." if n < 3 else "", 3),
+        ("messages", lambda n: [{"role": "user", "content": f"So {n}?"}] * 3, 40),
+        ("status", lambda n: "rejected" if n < 4 else "approved", 4),
+        ("status", lambda n: ["Rejected", "pending"][n % 2], 20),
+        ("feedback", lambda n: "thumbs-down" if n < 3 else "thumbs-up", 3),
+        ("feedback", lambda n: ["thumbs_down", "thumbs_up", ""][n % 3], 14),
+        *((key, lambda n: n != 3, 1) for key in ("use", "keep", "isGood")),
+        *((key, lambda n: n == 3, 1) for key in ("toxic", "hallucinated", "flagged", "isFlagged")),
+        *((key, lambda n: f"cat{n}", 40) for key in ("word", "code", "review", "passage", "sentence")),
+        *((key, lambda n: [f"cat{n}"], 40) for key in ("retrieved", "contexts", "documents")),
+        ("table", lambda n: [[1, 2], [3, 4]], 40),
+        ("choices", lambda n: ["pear", "apple"], 40),
+        ("options", lambda n: [n, 7], 40),
+        ("option_a", lambda n: "pear", 40),
     ],
 )
 def test_keys_that_change_what_is_learnt_are_refused(key, make, count):
@@ -144,6 +163,16 @@ def test_keys_that_change_what_is_learnt_are_refused(key, make, count):
         ("split", lambda n: "train"),
         ("fold", lambda n: n % 5),
         ("subset", lambda n: "latest contest"),
+        ("messages", lambda n: [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]),
+        ("messages", lambda n: [{"role": "system", "content": rows()[n]["input"]}, *said(rows()[n])]),
+        ("status", lambda n: "done"),
+        ("feedback", lambda n: "thumbs_up"),
+        ("toxic", lambda n: False),
+        ("use", lambda n: "commercial"),
+        ("word", lambda n: "ferry"),
+        ("options", lambda n: ["ferry", "line"]),
+        ("A", lambda n: "pear"),
+        ("code", lambda n: n),
         ("text", lambda n: rendered(rows()[n])),
         ("prompt", lambda n: rendered(rows()[n]).partition("### Response:")[0]),
     ],
@@ -181,6 +210,10 @@ def test_scores_of_rows_judged_bad_are_told(key, make, count):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(load_records(rows(**{key: make}), columns={key: None})) == 40
+
+
+def said(row):
+    return [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["output"]}]
 
 
 def rendered(row):
@@ -289,3 +322,56 @@ def test_nesting_of_any_depth_ends_in_no_traceback(tmp_path, wrap):
         lint([{**rows(1)[0], "note": deep}], fix=tmp_path / "new.json")
     found = lint([{"instruction": "Say it.", "output": text}], against=[{"question": deep}]).findings
     assert [one.check for one in found] == ["evaluation-overlap"]
+
+
+@pytest.mark.parametrize("columns", [{}, {"instruction": "question", "input": "about", "output": "answer"}])
+def test_choices_are_refused_together_and_the_command_writes_them_into_the_input(columns):
+    ask, about, answer = columns.values() or ("instruction", "input", "output")
+    data = [{ask: "Which is red?", about: "fruit", "A": "pear", "B": f"apple {n}", answer: "B"} for n in range(3)]
+    with pytest.raises(DataError, match=r"'A' is not read, and holds choices of the question, with 'B'") as caught:
+        load_records(data, columns=columns)
+    message = str(caught.value)
+    assert message.count("is not read") == 1 and message.endswith(f"columns={ {**columns, 'A': None, 'B': None} }.")
+    space = {"rows": data}
+    exec(message.partition("Write them into the input: ")[2].partition(" Or leave them out")[0], space)
+    found = load_records(space["rows"], columns=columns).records
+    assert found[2] == Record("Which is red?", "fruit\nA: pear\nB: apple 2", "B")
+
+
+def test_a_list_is_not_advised_as_the_input_and_its_command_runs(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"instruction": "Add up.", "table": [[n, 2]], "output": "x"} for n in range(3)]))
+    with pytest.raises(DataError, match="'table' is not read, and holds text, beside no input") as caught:
+        load_records(path)
+    command = str(caught.value).partition("Write it into the input: ")[2].partition(" Or leave it out")[0]
+    code = re.fullmatch(r'python -c "(.*)"', command)
+    exec(code[1].replace("\\\\", "\\"), {})
+    assert load_records(tmp_path / "x.records.json").records[2] == Record("Add up.", "table: [[2, 2]]", "x")
+
+
+@pytest.mark.parametrize("key", ["system_message", "systemPrompt", "chat_history", "persona"])
+def test_system_texts_and_turns_are_never_advised_as_the_input(key):
+    with pytest.raises(DataError, match=f"'{key}' is not read") as caught:
+        load_records([{"instruction": "Hi", "output": "Ho", key: PASSAGE.format(n)} for n in range(4)])
+    assert "'input'" not in str(caught.value)
+
+
+def test_a_column_without_a_name_is_never_suggested_and_marks_in_names_do_not_count():
+    assert suggest(["", "question", "reply"]) == {"instruction": "question", "output": "reply"}
+    assert suggest(["Say 0", "", " "]) == {}
+    assert suggest(["Question", "User Input", "responseText"], {"instruction": "Question"}) == {
+        "instruction": "Question", "input": "User Input", "output": "responseText"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["choices", "word"])
+def test_what_the_question_says_already_is_silent_in_any_script(key):
+    def row(ask, part):
+        return {"instruction": ask, "output": "x", key: [part] if key == "choices" else part}
+
+    data = [row("这是苹果还是梨？", "苹果"), row("Is it a pear?", "pear"), row("Which (a or b)?", "(a or b)")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_records(data)) == 3
+    with pytest.raises(DataError, match=f"'{key}' is not read.*1 of 1 row"):
+        load_records([row("Is it a pearl?", "pear")])

@@ -6,6 +6,7 @@ A mapping is `{our field: their key}`. `{their key: None}` leaves a key out on p
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -105,6 +106,49 @@ CALLED: dict[str, tuple[str, ...]] = {
 """Field -> names that data sets give it, likeliest first; compared without case."""
 
 
+@lru_cache(maxsize=1024)
+def plain(name: str) -> str:
+    """A key's name as names are compared: `systemPrompt`, `System Prompt` and `system-prompt` are `system_prompt`."""
+    return re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).casefold()
+
+
+_SYSTEM = "a system text, and a record has no place for one"
+_TURNS = "earlier turns of a conversation, and a record is one exchange"
+SAID = {
+    **dict.fromkeys(("system", "system_prompt", "system_message", "system_instruction", "system_text"), _SYSTEM),
+    **dict.fromkeys(("system_content", "sys_prompt", "preprompt", "persona"), _SYSTEM),
+    **dict.fromkeys(("developer_prompt", "developer_message"), _SYSTEM),
+    **dict.fromkeys(("history", "chat_history", "conversation_history", "message_history", "dialog_history"), _TURNS),
+    **dict.fromkeys(("dialogue_history", "previous_messages", "previous_turns", "prior_messages"), _TURNS),
+    **dict.fromkeys(("prior_turns", "past_messages", "past_turns", "previous_conversation"), _TURNS),
+    **dict.fromkeys(("messages", "conversations", "conversation", "dialogue", "dialog", "turns"), _TURNS),
+    **dict.fromkeys(("tools", "functions", "tool_calls", "function_call"), "tools or calls of them, not supported"),
+    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), "what a text model cannot see"),
+    **dict.fromkeys(("chosen", "rejected"), "one of two answers that were compared"),
+    **dict.fromkeys(("chosen_response", "rejected_response"), "one of two answers that were compared"),
+    "generator": "the model that was evaluated: these are its answers to an evaluation set",
+}
+"""Plain name -> what such a key says of a row; a dialogue says so where it has more than the record."""
+DIALOGUES = {"messages", "conversations", "conversation", "dialogue", "dialog", "turns"}
+PARTS = {"table", "code", "code_snippet", "snippet", "review", "retrieved", "retrieved_documents", "retrieved_contexts"}
+PARTS |= {"retrieved_passages", "docs", "word", "premise", "hypothesis"}
+"""Plain names of parts of a question that are no answer anywhere; those of a whole input are in `CALLED`."""
+CHOICE = re.compile(r"(answer_)?(options|choices)|(option|choice)_?([a-h]|\d)|[a-f]|op[a-d]")
+"""Plain names of the choices of a question."""
+LEARN_IF_YES = {"label", "kto_tag", "train", "trainable", "loss", "accepted", "preferred", "is_correct", "correct"}
+LEARN_IF_YES |= {"is_train", "is_training", "chosen", "approved", "good", "valid", "keep", "quality", "verdict"}
+LEARN_IF_YES |= {"is_accepted", "is_preferred", "is_chosen", "is_approved", "is_good", "is_valid"}
+LEARN_IF_YES |= {"status", "review_status", "feedback", "thumbs", "use", "usable", "include", "decision", "is_safe"}
+LEARN_IF_NO = {"skip", "exclude", "excluded", "ignore", "deleted", "mask", "masked", "rejected", "flagged", "spam"}
+LEARN_IF_NO |= {"is_test", "is_eval", "is_validation", "holdout", "is_holdout", "is_rejected", "is_deleted", "is_bad"}
+LEARN_IF_NO |= {"toxic", "is_toxic", "hallucinated", "hallucination", "is_hallucinated", "is_hallucination", "discard"}
+LEARN_IF_NO |= {"is_flagged", "is_spam", "harmful", "is_harmful", "unsafe", "is_unsafe"}
+WEIGHTS = {"weight", "loss_weight", "sample_weight", "weights"}
+SPLITS = {"split", "data_split", "dataset_split", "partition", "fold", "subset", "set"}
+SCORES = {"reward", "score", "rating", "quality", "votes", "upvotes", "helpfulness", "feedback", "thumbs"}
+SCORES |= {"reward_score", "quality_score", "overall_score", "overall_rating"}
+
+
 def suggest(keys: Iterable[object], given: Columns | None = None, slips: bool = True) -> dict[str, str | None]:
     """The `columns` that read these keys, as far as their names tell, also with `slips`; `given` stays as it is.
 
@@ -113,7 +157,7 @@ def suggest(keys: Iterable[object], given: Columns | None = None, slips: bool = 
         {'input': 'context', 'output': 'response'}
     """
     found = dict(given or {})
-    names = {str(key).casefold().strip(): str(key) for key in keys if str(key) not in found}
+    names = {plain(str(key)): str(key) for key in keys if str(key).strip() and str(key) not in found}
     fixed = {field: found.get(field) or field for field in FIELDS if found.get(field) or field in names.values()}
     taken = {*fixed.values()}
     for field in ("output", "instruction", "input"):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, DataError, a, counted, did_you_mean
 from .columns import Columns
 from .oddities import OddTexts
-from .rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, list_keys, name_numbers
+from .rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, is_blank, list_keys, name_numbers
 from .sources import SEEDS, open_source
 from .unread import UnreadKeys
 from .unusable import Unusable
@@ -137,15 +137,15 @@ def load_records(
     records: list[Record] = []
     kept: list[int] = []
     dropped: list[int] = []
-    unread, unusable, odd = UnreadKeys(reader), Unusable(rows), OddTexts()
+    unread, unusable, odd = UnreadKeys(reader, rows.source), Unusable(rows), OddTexts()
     for index, row in enumerate(rows.values):
         try:
             record = reader.read(row)
             unread.see(index + 1, row, record)
-            if not record.output.strip():
+            if is_blank(record.output):
                 dropped.append(index + 1)
                 continue
-            if not record.instruction.strip() and not record.input.strip():
+            if is_blank(record.instruction) and is_blank(record.input):
                 raise RowProblem(BLANK, "instruction and input are both blank")
         except RowProblem as problem:
             unusable.add(index, problem)

@@ -11,6 +11,7 @@ ShareGPT exchange, or other keys named by a `columns` mapping. What the other ke
 from __future__ import annotations
 
 import numbers
+import re
 import reprlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,10 @@ from .columns import FIELDS, TURN_KEYS, Columns, check_columns, list_keys, missp
 __all__ = ["BLANK", "FIELDS", "TURN_KEYS", "Record", "RowProblem", "RowReader", "Rows", "list_keys"]
 
 BLANK = "instruction and input are both blank, so nothing is asked. Fill one in, or remove it."
+BLANKS = re.compile(
+    r"[\s\u00ad\u034f\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe0e\ufe0f\ufeff\uffa0]*"
+)
+"""White space, and the characters of Unicode that show as nothing."""
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 
 
@@ -220,6 +225,16 @@ def _text(value: object, key: str) -> str:
     return value
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text shows: white space, zero-width characters, soft hyphens, fillers.
+
+    Example:
+        >>> is_blank(" \\u200b\\u3164"), is_blank("0")
+        (True, False)
+    """
+    return BLANKS.fullmatch(text) is not None
+
+
 def is_missing(value: object) -> bool:
     """Whether a value stands for none: None, or what pandas has in its place (NaN, NaT, NA)."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
@@ -249,7 +264,7 @@ def _read_exchange(row: dict[str, Any], key: str, left_out: frozenset[str]) -> R
                 f"{key!r}: a turn has no {text_key!r}",
             )
         text = _text(turn[text_key], f"{key}[{number - 1}].{text_key}")
-        if _ROLES[role] != "system" or text.strip():
+        if _ROLES[role] != "system" or not is_blank(text):
             spoken.append((_ROLES[role], text))
     roles = [role for role, _ in spoken]
     if "system" in roles or ("system" not in left_out and row.get("system")):

@@ -24,6 +24,10 @@ _HEAD_CHARACTERS = 1 << 20  # among which the header is looked for
 _FIRST_LINES = 5  # among which it may stand below a title
 _MOST_DOUBTS = 100  # cells that are looked for in the whole text
 _CONFLICT = re.compile(r"<{7} |={7}$|>{7} ")
+_NO_CELL = re.compile(r":?[-=_]{2,}:?")  # a line drawn below names
+_TYPE = re.compile(
+    r"(string|str|text|utf8|object|n?varchar|char|int(eger)?(32|64)?|float(32|64)?|double|bool(ean)?)(\(\d+\))?", re.I
+)
 _SHOWN = 8
 
 
@@ -44,7 +48,7 @@ def read_csv(text: str, source: str) -> Rows:
 
     Raises:
         DataError: A quote is not closed, rows have more or fewer cells than the header, a column is named twice, the
-            header stands again in the rows, or the first line is a record or a title.
+            header stands again in the rows, a line or types stand below it, or the first line is a record or a title.
     """
     limit_before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
@@ -101,6 +105,8 @@ class _Table:
                             "Remove this line, or pass the files themselves, as a list or a pattern."
                         )
                     else:
+                        if not values:
+                            _check_first(cells, self._source, line)
                         values.append(dict(zip(self._header, cells, strict=True)))
                         lines.append(line)
                 line = before + reader.line_num + 1
@@ -189,6 +195,13 @@ def _check_names(names: list[str], source: str, line: int) -> None:
             f"{source}, line {line}: this line should name the columns, but holds a text: {text[:40]!r}. "
             "Put a line with their names above it, such as instruction,input,output"
         )
+
+
+def _check_first(cells: list[str], source: str, line: int) -> None:
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    for pattern, what in ((_NO_CELL, "a line drawn below the names"), (_TYPE, "the types of the columns")):
+        if len(filled) > 1 and all(map(pattern.fullmatch, filled)):
+            raise DataError(f"{source}, line {line}: this is {what} ({list_keys(filled)}), not a record. Remove it.")
 
 
 def read_parquet(path: Path, source: str) -> Rows:

@@ -13,12 +13,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from .columns import FIELDS, suggest
 from .rows import RowProblem, Rows
 from .shapes import QUESTIONS, Shape, shape_of
 from .unread import UnreadKey
 
 _SHOWN_KINDS = 10
 _ADVICE = "Mend or remove these rows; where a key has another name, pass columns={our field: your key}."
+
+_NO_HEADER = (
+    "If the first line of the file is a record, the line that names the columns is missing: put "
+    "instruction,input,output above it, with a name for each column."
+)
 
 
 class Unusable:
@@ -39,11 +45,18 @@ class Unusable:
 
     def add(self, index: int, problem: RowProblem) -> None:
         """Notes what is wrong with row `index` (from 0)."""
+        if problem.kind not in self._first and self._is_nameless(index):
+            problem = RowProblem(f"{problem} {_NO_HEADER}", problem.kind)
         self._first.setdefault(problem.kind, (index, problem))
         self._counts[problem.kind] += 1
         shape = self._shape_of[index] = shape_of(self._rows.values[index])
         if shape and (shape is not QUESTIONS or len(self._rows.values) > 1):  # a single row may lack its answer
             self._shapes[shape] += 1
+
+    def _is_nameless(self, index: int) -> bool:
+        """Whether a row is of a CSV file whose header has no name that a field has anywhere."""
+        row, source = self._rows.values[index], self._rows.where(index).rpartition(", record ")[0]
+        return source.lower().endswith((".csv", ".tsv")) and not {*FIELDS} & {*row} and not suggest(row)
 
     def kinds(self, brief: bool = False) -> list[str]:
         """A line for each kind, most frequent first, with its count and its first row; `brief` leaves out details."""

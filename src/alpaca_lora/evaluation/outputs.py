@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.records import Record
-from ..data.rows import BLANK, RowProblem, RowReader, Rows, list_keys
+from ..data.rows import BLANK, RowProblem, RowReader, Rows, is_blank, list_keys
 from ..data.shapes import question_columns
 from ..data.sources import open_source
 from ..errors import DataError, a, counted
@@ -158,7 +158,7 @@ def _turns(row: dict[str, Any]) -> list[str]:
 
 
 def _asked(record: Record) -> tuple[str, str]:
-    if not record.instruction.strip() and not record.input.strip():
+    if is_blank(record.instruction) and is_blank(record.input):
         raise RowProblem(BLANK)
     return record.instruction, record.input
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..data.records import Record
+from ..data.rows import is_blank
 from ..data.similarity import SimilarityIndex, words
 from .blacklist import beyond_text
 from .parse import EMPTY_OUTPUT, PARSE_REASONS
@@ -108,7 +109,7 @@ class Filters:
     def judge(self, record: Record) -> Rejection | None:
         """Why the record may not join the pool, or None; the pool stays as it is. Some milliseconds at 52,000."""
         instruction = record.instruction.strip()
-        if not record.output.strip():
+        if is_blank(record.output):
             return Rejection(EMPTY_OUTPUT, "the output is blank")
         length = len(words(instruction))
         if length < MIN_WORDS:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ..own_text import texts_in
 from ..rows import FIELDS, Record
 from ..similarity import SimilarityIndex, words
 from ..sources import open_source
-from ..unread import texts_in
 from .findings import Found, excerpt
 
 NEAR_DUPLICATE = 0.9

@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import DataError, counted
 from ...files import write_atomically
 from ..columns import Columns
-from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, name_numbers
+from ..rows import BLANK, FIELDS, Record, RowProblem, RowReader, Rows, is_blank, name_numbers
 from ..sources import open_source
 from ..unread import UnreadKey, UnreadKeys
 from ..unusable import Unusable
@@ -138,7 +138,7 @@ def lint_data(
     findings: list[Finding] = []
     kept: list[tuple[int, Record | None]] = []
     first_seen: dict[Record, int] = {}
-    unusable, keys = Unusable(rows), UnreadKeys(reader)
+    unusable, keys = Unusable(rows), UnreadKeys(reader, rows.source)
     for number, row in enumerate(rows.values, 1):
         try:
             raw = reader.read(row)
@@ -172,7 +172,7 @@ def _check_record(raw: Record, first_seen: dict[Record, int]) -> tuple[Record | 
     record = mend(raw)
     if removal := _why_removed(record, first_seen):
         return None, [removal]
-    if not (record.instruction or record.input):
+    if is_blank(record.instruction) and is_blank(record.input):
         raise RowProblem(BLANK, "instruction and input are both blank")
     found = list(_mended(raw, record))
     for check in (check_texts, check_leftovers, check_tasks, check_arithmetic, check_personal):
@@ -185,7 +185,7 @@ def _place(found: Found) -> tuple[int, int]:
 
 
 def _why_removed(record: Record, first_seen: dict[Record, int]) -> Found | None:
-    if not record.output:
+    if is_blank(record.output):
         return Found("empty-output", "output", excerpt(record.instruction), _REMOVED)
     if is_placeholder(record):
         return Found("placeholder", "output", excerpt(record.output), _REMOVED)
