@@ -13,7 +13,7 @@ import argparse
 
 from alpaca_lora.config import FinetuneConfig, recipe_names
 from alpaca_lora.models.geometry import SHAPES, Geometry
-from alpaca_lora.planning.memory import MemoryModel, MicroBatch
+from alpaca_lora.planning.memory import MemoryModel, MicroBatchSize
 
 GIB = 2**30
 COUNTS = (1, 2, 4, 8, 16)
@@ -21,7 +21,7 @@ COUNTS = (1, 2, 4, 8, 16)
 
 def parts(geometry: Geometry, config: FinetuneConfig, tokens: int, gpus: int = 1) -> dict[str, float]:
     """Bytes on each of `gpus` GPUs at the highest moment of a step of several micro-batches, half supervised."""
-    batch = MicroBatch(tokens, tokens // 2, 0, config.cutoff_len)
+    batch = MicroBatchSize(tokens, tokens // 2, 0, config.cutoff_len)
     found = MemoryModel(config, geometry, "bfloat16", gpus).training(batch)._asdict()
     return {**found, "activations": found["activations"] + found.pop("logits")}
 

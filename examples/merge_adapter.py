@@ -9,4 +9,4 @@ from alpaca_lora import merge
 
 if len(sys.argv) != 3:
     sys.exit(__doc__)
-print(merge(adapter=sys.argv[1], out=sys.argv[2]))
+print("merged into", merge(adapter=sys.argv[1], out=sys.argv[2]))

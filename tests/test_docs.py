@@ -210,7 +210,7 @@ def test_python_examples(desk, capfd):
     run_example("finetune.py", "run")
     run_example("merge_adapter.py", "run", "merged")
     out = capfd.readouterr().out
-    assert "'loss'" in out and "Merged folder: merged" in out
+    assert "'loss'" in out and "merged into merged" in out
 
 
 @pytest.mark.slow

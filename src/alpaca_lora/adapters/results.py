@@ -1,4 +1,7 @@
-"""What the functions of this room give back: values to go on with, which show themselves as sentences."""
+"""What the functions of this room give back: values to go on with, which a notebook shows as sentences.
+
+As text, and for whatever takes a path, a written folder is its path.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class Merged:
     """A merged model.
 
     Attributes:
-        folder: Where it is; the object itself is taken for that path, too, by `load` and `open`.
+        folder: Where it is.
         certificate: What merge_certificate.json says: base, adapters, tensors, and the logits compared.
     """
 
@@ -23,12 +26,12 @@ class Merged:
     def __fspath__(self) -> str:
         return str(self.folder)
 
-    def __str__(self) -> str:
+    __str__ = __fspath__
+
+    def __repr__(self) -> str:
         logits = self.certificate["logits"]
         lines = [f"Merged folder: {self.folder}"]
         return "\n".join([*lines, _compared(logits, "base + adapter's")] if isinstance(logits, Mapping) else lines)
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,11 +53,11 @@ class Exported:
     def __fspath__(self) -> str:
         return str(self.folder)
 
-    def __str__(self) -> str:
+    __str__ = __fspath__
+
+    def __repr__(self) -> str:
         written = f"{self.folder}: {', '.join(self.files)}"
         return written if self.logits is None else "\n".join([written, _compared(self.logits, "the folder's")])
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True, repr=False)

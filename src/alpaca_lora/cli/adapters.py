@@ -11,7 +11,7 @@ from .names import command_name
 
 def merge(out: str, **given: Any) -> None:
     """Print where the merged folder is, and what its certificate measured."""
-    print(adapters.merge(out=out, **given))
+    print(repr(adapters.merge(out=out, **given)))
     print(f'Next:\n  {command_name()} generate {quote(out)} "Write a haiku about the sea."')
 
 
@@ -45,6 +45,6 @@ def extract(out: str, **given: Any) -> None:
 def export(out: str, **given: Any) -> None:
     """Print the files written, and what was measured."""
     exported = adapters.export(out=out, **given)
-    print(exported)
+    print(repr(exported))
     if "Modelfile" in exported.files:
         print(f"Next:\n  ollama create NAME -f {out}/Modelfile")
