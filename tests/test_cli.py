@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from alpaca_lora import cli
 from alpaca_lora.config import recipe_names, recipe_path
@@ -348,7 +350,11 @@ def test_merge_then_generate(capsys, finished, tmp_path):
 
 def test_merge_several_without_comparing(capsys, finished, tmp_path):
     _, folder = finished
-    options = ["--also", json.dumps([str(folder / "out")]), "--dtype", "bfloat16", "--certify", "false"]
+    other = shutil.copytree(folder / "out", tmp_path / "other")  # of another tool: half of what was trained
+    (other / "alpaca_lora.json").unlink()
+    half = {name: tensor / 2 for name, tensor in load_file(other / "adapter_model.safetensors").items()}
+    save_file(half, other / "adapter_model.safetensors", metadata={"format": "pt"})
+    options = ["--also", json.dumps([str(other)]), "--dtype", "bfloat16", "--certify", "false"]
     code, out, _ = run(capsys, "merge", folder / "out", tmp_path / "merged", *options)
     assert code == 0 and "Logits" not in out
     certificate = json.loads((tmp_path / "merged" / "merge_certificate.json").read_text(encoding="utf-8"))
