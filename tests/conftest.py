@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals() -> None:
+    """Signals that whoever started the tests ignores (nohup, a shell's `&`) end processes here as anywhere."""
+    if threading.current_thread() is threading.main_thread():
+        for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, usual)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -64,8 +64,7 @@ def merge_adapters(
 
     Raises:
         AdapterError: an adapter is damaged, belongs to another base, cannot be merged or is named twice; a merged
-            tensor is not finite;
-            logits differ by more than rounding explains; `out` is not empty.
+            tensor is not finite; logits differ by more than rounding explains; `out` is not empty.
         ModelError: the base is quantised, a pickle, or incomplete.
     """
     check_new(out)
@@ -130,6 +129,8 @@ def _check_adapters(folders: list[Path]) -> None:
     seen: dict[str, Path] = {}
     for folder in folders:
         check_mergeable(folder, check_adapter(folder))
+        if len(folders) == 1 or not (folder / WEIGHTS).is_file():
+            continue  # what is missing is told where it is read
         first = seen.setdefault(sha256_of_file(folder / WEIGHTS), folder)
         if first is not folder:
             raise AdapterError(
