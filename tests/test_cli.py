@@ -247,6 +247,14 @@ def test_a_settings_file_that_is_not_utf8_is_named(capsys, tmp_path):
     assert "mine.yaml: damaged: not UTF-8 text: byte 15 is 0xe9" in str(caught.value)
 
 
+def test_a_file_that_names_a_recipe_is_told_where_recipes_are_given(tmp_path):
+    (tmp_path / "mine.yaml").write_text("recipe: quickstart\nlora_r: 8\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["finetune", "--config", str(tmp_path / "mine.yaml")])
+    told = "mine.yaml: recipe is not a setting of a file. Give it on the command line, before this one: "
+    assert f"{told}--recipe quickstart --config {tmp_path}" in str(caught.value)
+
+
 def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text("learning_rat: 1e-4\n", encoding="utf-8")
     code, _, err = run(capsys, "finetune", "--config", tmp_path / "run.yaml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alpaca_lora.errors import DataError
-from alpaca_lora.files import read_json_file
+from alpaca_lora.textfiles import read_json_file
 
 
 def read(path, content, **limits):

@@ -19,7 +19,6 @@ from types import FrameType
 from typing import IO, Any
 
 from .errors import DataError
-from .textfiles import read_json_file as read_json_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What a file system says that takes no more: it is full, a quota is used up, a file is too large for it."""
@@ -148,9 +147,8 @@ def _half_made(path: Path) -> Iterator[None]:
 
 def _remove_and_end(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one does what it always did
-    _remove(
-        [path for pid, path in list(_HALF_MADE) if pid == os.getpid()]
-    )  # a forked process does not own its parent's
+    own = [path for pid, path in list(_HALF_MADE) if pid == os.getpid()]  # not those of the process that forked it
+    _remove(own)
     os.kill(os.getpid(), number)
 
 

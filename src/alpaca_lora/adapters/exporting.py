@@ -21,12 +21,12 @@ import torch
 
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ConfigError, ModelError
-from ..files import read_json_file
 from ..models.load import load_config, load_model, load_tokenizer, resolve_base
 from ..models.shards import INDEX, Shards, check_new, new_folder
 from ..models.tokenizer import pad_within
 from ..runs.adapter_files import is_adapter
 from ..runs.contract import NAME, Contract, read_contract
+from ..textfiles import read_json_file
 from . import ExportFormat
 from .certificate import PROBES, Answers, answers_of, check_memory, cpu_float32, differences
 from .chat_template import chat_template, modelfile

@@ -20,7 +20,7 @@ import torch
 
 from ..data.tokens import Encoder
 from ..errors import AdapterError, ModelError
-from ..files import read_json_file, sha256_of_file
+from ..files import sha256_of_file
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config, load_tokenizer
 from ..models.shards import Entry, Shards, base_folder, check_new, is_finite, new_folder, write_file, write_index
@@ -31,6 +31,7 @@ from ..runs.contract import Contract, read_contract, read_run_file, run_file_in_
 from ..runs.model_card import merged_card
 from ..runs.peft_config import CONFIG
 from ..runs.versions import versions
+from ..textfiles import read_json_file
 from . import OutputDtype
 from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
 from .chat_template import put_chat_template

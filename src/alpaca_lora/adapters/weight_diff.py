@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from ..errors import AdapterError, ModelError, counted
-from ..files import read_json_file, sha256_of_file, sha256_of_json
+from ..files import sha256_of_file, sha256_of_json
 from ..models.shards import (
     DTYPES,
     INDEX,
@@ -45,6 +45,7 @@ from ..models.shards import (
     write_file,
     write_index,
 )
+from ..textfiles import read_json_file
 
 MANIFEST = "diff.json"
 FORMAT = "alpaca-lora-diff-1"

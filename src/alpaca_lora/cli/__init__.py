@@ -98,12 +98,12 @@ _COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         judging.compare,
-        (judging.who_judges, evaluation.compare, evaluation.rate),
+        (judging.compare_options, evaluation.compare, evaluation.rate),
         {"a": "a model's answers, or the word report", "b": "another's, or the folder to report on"},
     ),
     "inspect": Command(
         training.inspect,
-        (planning.inspect, training.examples_shown),
+        (planning.inspect, training.inspect_options),
         {"data": _DATA},
         {FinetuneConfig: ("prompt_template", "cutoff_len", "train_on_inputs", "columns")},
     ),

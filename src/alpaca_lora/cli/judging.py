@@ -23,7 +23,7 @@ def answer(base_url: str | None, out: str, **given: Any) -> None:
     print(f"Next, with another model's answers:\n  {command_name()} compare {quote(out)} OTHER.json --rate")
 
 
-def who_judges(
+def compare_options(
     a: str | None = None,
     b: str | None = None,
     out: str | None = None,

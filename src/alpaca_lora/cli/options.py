@@ -42,7 +42,6 @@ class Command:
         positional: Help of what is given without an option's name, by name.
         fields: More options: of a dataclass, the names of fields, with other defaults where given.
         hidden: Parameters that are no options.
-        help: The command's line, if not the first function's.
     """
 
     run: Callable[..., None]
@@ -50,12 +49,11 @@ class Command:
     positional: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[type, Mapping[str, Any] | Iterable[str]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset({"key", "token", "ready", "write"})
-    help: str = ""
 
     @property
     def summary(self) -> str:
         """The command in a line."""
-        return self.help or (self.functions[0].__doc__ or "").split("\n")[0]
+        return (self.functions[0].__doc__ or "").split("\n")[0]
 
     @property
     def options(self) -> dict[str, Option]:

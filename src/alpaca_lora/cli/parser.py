@@ -86,7 +86,14 @@ class _Config(ActionConfigFile):  # type: ignore[misc]
     """A config file, or the name of a packaged recipe."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        load_recipe(values)  # says what is wrong with it as YAML
+        inside = load_recipe(values)  # says what is wrong with it as YAML
+        for word in _FILES:
+            if word in inside:
+                name = recipe_path(values)
+                raise ConfigError(
+                    f"{name}: {word} is not a setting of a file. Give it on the command line, before this one: "
+                    f"--{word} {inside[word]} --config {name}"
+                )
         super().__call__(parser, cfg, str(recipe_path(values)), option_string)
 
 

@@ -46,7 +46,7 @@ def plan(**given: Any) -> None:
         sys.exit(1)
 
 
-def examples_shown(examples: int = 3) -> None:
+def inspect_options(examples: int = 3) -> None:
     """The option of `inspect` that is of the terminal alone.
 
     Args:

@@ -15,9 +15,10 @@ from ..errors import ConfigError, DataError, counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
 from ..llm.folder import make_folder
-from ..llm.job import GO_ON, Questions, Replies, replies_of, spent_text
+from ..llm.job import GO_ON
 from ..llm.journal import Journal
 from ..llm.model_ref import ModelRef, Prompt, check_sampling
+from ..llm.questions import Questions, Replies, replies_of, spent_text
 from ..llm.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
 

@@ -19,9 +19,9 @@ from ..errors import ConfigError, counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
 from ..llm.budget import Usage
-from ..llm.job import Questions, Replies, replies_of
 from ..llm.journal import Journal, State, read_journal
 from ..llm.model_ref import ModelRef, Prompt, check_sampling
+from ..llm.questions import Questions, Replies, replies_of
 from ..llm.reply import REMEDIES, read_reply, sample_of, whole_characters
 from .pairs import Comparison, Pair
 from .verdict import read_dressed, read_exactly

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from ..files import read_json_file, sha256_of_file, sha256_of_json, write_atomically
+from ..files import sha256_of_file, sha256_of_json, write_atomically
 from ..llm.folder import make_folder
+from ..textfiles import read_json_file
 from .outputs import ModelOutput, read_outputs
 
 NAME = "comparison.json"

@@ -25,7 +25,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..errors import ModelError
-from ..files import read_json_file, sha256_of_json, write_atomically
+from ..files import sha256_of_json, write_atomically
+from ..textfiles import read_json_file
 from .demo import cache_dir
 from .weight_files import weight_files
 

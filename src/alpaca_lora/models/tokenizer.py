@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from ..files import read_json_file
+from ..textfiles import read_json_file
 
 _SPECIALS = ("unk_token", "bos_token", "eos_token")
 _FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

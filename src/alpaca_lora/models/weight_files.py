@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ModelError
-from ..files import read_json_file
+from ..textfiles import read_json_file
 from .tokenizer import cannot_load
 
 SINGLE = "model.safetensors"

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import AdapterError, counted
-from ..files import read_json_file
 from ..models.distributed import processes, whole
 from ..models.folder import what_is
 from ..models.lora import quiet_peft
 from ..models.shards import sha256_of
+from ..textfiles import read_json_file
 from .checkpoints import MANIFEST, newest_name
 from .contract import read_run_file, run_file_in_use
 from .peft_config import APPLIED, CONFIG, changes_base, read_peft_config

@@ -20,9 +20,10 @@ from typing import Any
 
 from ..data.tokens import Encoder
 from ..errors import AdapterError, AlpacaLoraError
-from ..files import read_json_file, sha256_of_json, write_atomically
+from ..files import sha256_of_json, write_atomically
 from ..models.fingerprint import RUN_FILE, computes, differing, same_base
 from ..prompts import Template
+from ..textfiles import read_json_file
 from .checkpoints import MANIFEST
 from .identity import fingerprint_of, identity_of
 from .versions import versions

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AdapterError
-from ..files import read_json_file
 from ..models.folder import what_is
+from ..textfiles import read_json_file
 
 CONFIG = "adapter_config.json"
 

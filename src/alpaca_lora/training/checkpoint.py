@@ -27,11 +27,12 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..errors import TrainingError
-from ..files import no_room, read_json_file, sha256_of_file, sha256_of_json, sync_folder, write_atomically
+from ..files import no_room, sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..models.distributed import processes
 from ..runs.checkpoints import MANIFEST, checkpoints_in, newest_name, step_of
 from ..runs.history import read_history
 from ..runs.versions import versions
+from ..textfiles import read_json_file
 
 SET_ASIDE = "set_aside"
 

@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 
 from ..config import FinetuneConfig
 from ..errors import ConfigError
-from ..files import read_json_file
 from ..models.distributed import processes
 from ..runs.contract import NAME
 from ..runs.identity import check_settings, identity_of, settings_of
+from ..textfiles import read_json_file
 
 
 @contextmanager
@@ -85,7 +85,8 @@ def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:
 def make_output_dir(config: FinetuneConfig) -> Path:
     """The run's folder, made where it is missing; ConfigError where it cannot be written.
 
-    Comes after all other checks of the settings: what is refused leaves no folder behind.
+    Comes after the checks of the settings alone. What is refused later leaves no folder behind, either:
+    `output_dir_locked` removes one that is still empty.
     """
     folder = Path(config.output_dir)
     try:
