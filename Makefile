@@ -13,10 +13,10 @@ PIP_INSTALL := $(BIN)/python -m pip install $(if $(VERBOSE),,--quiet) --no-compi
 RUN_DIR := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-all lint format types docs clean
+.PHONY: help quickstart test test-slow test-all test-cuda test-rehearsal lint format types docs clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 quickstart: .venv/.ready  ## fine-tune the demo model on the built-in records and merge it, in runs/
 	grep -qs '"finished": false' $(RUN_DIR)/alpaca_lora.json || rm -rf $(RUN_DIR)  # what was interrupted goes on
@@ -33,9 +33,15 @@ test: .venv/.ready-dev  ## run the tests that take seconds, minutes in all; no n
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: .venv/.ready-dev  ## run the others: notebooks, sharded runs, random kills
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m "slow and not rehearsal" $(ARGS)
 
 test-all: test test-slow  ## run all tests
+
+test-rehearsal: .venv/.ready-dev  ## run the GPU's benchmarks on the CPU, with a tiny model
+	$(PYTEST) -m rehearsal $(ARGS)
+
+test-cuda: .venv/.ready-dev  ## run the tests that need a GPU; they are skipped where there is none
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg $(BIN)/python -m pytest -m cuda $(ARGS)
 
 lint: .venv/.ready-dev  ## check style and formatting
 	$(BIN)/ruff check .

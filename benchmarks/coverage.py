@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from alpaca_lora.evaluation.intervals import Interval, bootstrap_interval, clustered_interval, score_interval
+from alpaca_lora.evaluation.statistics.intervals import Interval, clustered_interval, score_interval
 
 ONE_RATER = [  # instructions, win rate, share of ties
     (179, 0.50, 0.0),
@@ -79,11 +79,6 @@ def clustered(votes: np.ndarray) -> Interval:
     return clustered_interval(*by_item(votes))
 
 
-def bootstrap(votes: np.ndarray) -> Interval:
-    """The second opinion, or the first where it is None."""
-    return bootstrap_interval(*by_item(votes)) or clustered(votes)
-
-
 def by_item(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of votes of each instruction."""
     return np.nansum(votes, axis=1), (~np.isnan(votes)).sum(axis=1).astype(float)
@@ -119,7 +114,6 @@ def main() -> None:
     print("\nSeveral raters")
     methods = {
         "clustered": clustered,
-        "bootstrap-t": bootstrap,
         "percentile": percentile,
         "votes as independent": score,
     }

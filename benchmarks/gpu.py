@@ -48,22 +48,26 @@ try:
     from transformers.models.llama import modeling_llama
 
     from alpaca_lora.config import FinetuneConfig
+    from alpaca_lora.data.pack_counts import count_pack
     from alpaca_lora.data.packs import build_pack
     from alpaca_lora.data.plan import Planner
-    from alpaca_lora.data.steps import collate
+    from alpaca_lora.data.step_dataset import collate
     from alpaca_lora.data.tokens import Encoder, Examples
     from alpaca_lora.models.attention import BLOCK, IMPLEMENTATION
     from alpaca_lora.models.geometry import SHAPES, Geometry
     from alpaca_lora.models.load import Placement
     from alpaca_lora.models.lora import add_lora
+    from alpaca_lora.models.predictions import plain_head
+    from alpaca_lora.planning.memory import MemoryModel, MicroBatchSize
     from alpaca_lora.planning.steps import plan_steps
-    from alpaca_lora.training import pipeline
-    from alpaca_lora.training.trainer import pack_loss, plain_head
+    from alpaca_lora.training import fast_path, pipeline
+    from alpaca_lora.training.loss import pack_loss
+    from alpaca_lora.training.model import trainable_model
 except ImportError as error:
     print(f"{error}. Needed: pip install torch transformers accelerate peft, and PYTHONPATH=src.", file=sys.stderr)
     sys.exit(2)
 
-VOCABULARY, RANK, BATCH, RECIPE_STEPS = 32_000, 16, 128, 1_218
+VOCABULARY, RANK, RECIPE_EXAMPLES = 32_000, 16, 1_218 * 128
 MODELS = {
     "7b": SHAPES["llama-7b"],
     "13b": SHAPES["llama-13b"],
@@ -118,7 +122,7 @@ def synthetic(count: int = 52_002) -> Examples:
     preambles[1, :10] = preambles[0, :10]
     for start, which in zip(offsets[:-1], has_input.astype(int), strict=True):
         ids[start : start + 28 + 10 * which] = preambles[which, : 28 + 10 * which]
-    return Examples(ids, offsets, prompts.astype(np.int32), np.arange(1, count + 1, dtype=np.int32))
+    return Examples(ids, offsets[:-1], offsets[1:], prompts.astype(np.int32), np.arange(1, count + 1, dtype=np.int32))
 
 
 def build_model(shape: str, args: argparse.Namespace, liger: bool = False, attention: str = "sdpa") -> Any:
@@ -189,36 +193,92 @@ class Clock(transformers.TrainerCallback):
         self.losses += [logs["loss"]] if "loss" in logs else []
 
 
+class LastStep(transformers.TrainerCallback):
+    """Profiles the run's last step: milliseconds of the device by group of operations."""
+
+    GROUPS = (
+        ("attention", ("attention", "flex")),
+        ("products", ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "gemm")),
+        ("compiled passes", ("triton_", "CompiledFxGraph")),
+        ("copies and casts", ("aten::copy_", "aten::_to_copy", "aten::clone", "Memcpy")),
+        ("SwiGLU", ("silu",)),
+        ("norms", ("aten::pow", "aten::mean", "aten::rsqrt", "aten::sum", "RMSNorm")),
+        ("loss", ("log_softmax", "aten::exp", "aten::gather", "aten::scatter")),
+        ("optimizer", ("adam", "foreach", "Optimizer")),
+        ("element-wise", ("aten::mul", "aten::add", "aten::sub", "aten::neg", "aten::div", "aten::cat", "aten::fill")),
+    )
+
+    def __init__(self, row: dict[str, Any], device: str) -> None:
+        self.row, self.device, self.profiler = row, device, None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps - 1:
+            kinds = [torch.profiler.ProfilerActivity.CPU]
+            kinds += [torch.profiler.ProfilerActivity.CUDA] * (self.device == "cuda")
+            self.profiler = torch.profiler.profile(activities=kinds).__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.profiler is None:
+            return
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.profiler.__exit__(None, None, None)
+        found: dict[str, float] = {}
+        for event in self.profiler.key_averages():
+            took = event.self_device_time_total if self.device == "cuda" else event.self_cpu_time_total
+            group = next((name for name, parts in self.GROUPS if any(part in event.key for part in parts)), "other")
+            found[group] = found.get(group, 0) + took / 1e3
+        self.row["profile_ms"] = dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
+def saved_base(shape: str, args: argparse.Namespace) -> str:
+    """A folder with a random model of that shape, written once: what quantised and full runs load, as users' do."""
+    folder = args.bases / f"{shape}-{str(args.dtype).removeprefix('torch.')}"
+    if not (folder / "config.json").exists():
+        config = transformers.LlamaConfig(**dataclasses.asdict(MODELS[shape]))
+        torch.manual_seed(0)
+        with torch.device(args.device):
+            transformers.AutoModelForCausalLM.from_config(config, dtype=args.dtype).save_pretrained(folder)
+    return str(folder)
+
+
 def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, folder: str) -> tuple[Clock, Held]:
-    """Train as `finetune` does."""
-    model = build_model(args.model, args, liger="liger" in row["name"])
-    if "compile" in row["name"]:
-
-        def prepare(module: Any, inputs: Any, kwargs: dict[str, Any]) -> None:  # masks are made outside of the graphs
-            if (mask := kwargs.get("pack_mask")) is not None:
-                _ = mask.blocks if args.device == "cuda" else (mask.branches, mask.branch_masks)
-
-        model.register_forward_pre_hook(prepare, with_kwargs=True)
-        for layer in model.get_base_model().model.layers:
-            layer.compile()
+    """Train as `finetune` does; a row may name another `method`, `optimizer` or `model`, and ask for a `profile`."""
+    shape, extra = row.get("model", args.model), int("profile" in row)
     settings = {key: row[key] for key in ("layout", "max_tokens", "gradient_checkpointing")}
-    settings |= {"batch_size": BATCH, "max_steps": args.warmup + args.steps, "warmup_steps": 0, "lora_r": RANK}
-    config = FinetuneConfig(base_model=args.model, data="-", output_dir=folder, val_set_size=0, **settings)
+    settings |= {key: row[key] for key in ("method", "optimizer") if key in row}
+    settings |= {"batch_size": args.batch_size, "max_steps": args.warmup + args.steps + extra, "warmup_steps": 0}
+    settings |= {"lora_r": RANK, "lora_target_modules": "all-linear", "lora_dropout": 0.0}
+    settings |= {"compile": "compile" in row["name"]}
+    config = FinetuneConfig(base_model=shape, data="-", output_dir=folder, val_set_size=0, **settings)
     placement = Placement(torch.device(args.device), args.dtype)
+    if config.method == "lora":
+        model = build_model(shape, args, liger="liger" in row["name"])
+    else:
+        model = trainable_model(config, saved_base(shape, args), placement)
     steps, timer = plan_steps(config, model.config, examples, placement), Clock(model)
     row["packs_per_step"] = steps.packs_per_step
+    counts = [MicroBatchSize(*count_pack(steps[index])) for index in range(min(len(steps), 4 * steps.packs_per_step))]
+    formula = MemoryModel(config, MODELS[shape], str(args.dtype).removeprefix("torch."), on_cpu=args.device == "cpu")
+    row["predicted_bytes"] = max(formula.training(each, steps.packs_per_step == 1).total for each in counts)
 
     class ClockedTrainer(pipeline.AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
             kwargs["args"].save_strategy = "no"
             super().__init__(**kwargs)
             self.add_callback(timer)
+            if extra:
+                self.add_callback(LastStep(row, args.device))
             row["fused_head"] = self.head is not None
 
     with contextlib.ExitStack() as stack:  # `train` takes no callbacks
         stack.callback(setattr, pipeline, "AlpacaTrainer", pipeline.AlpacaTrainer)
         pipeline.AlpacaTrainer = ClockedTrainer
+        if "casts" in row["name"]:  # as it was before
+            stack.callback(setattr, fast_path, "uncast_inputs", fast_path.uncast_inputs)
+            fast_path.uncast_inputs = lambda model: contextlib.nullcontext()
         pipeline.train(config, model, placement, steps, None)
+    del timer.ends[args.warmup + args.steps :], timer.graphs[args.warmup + args.steps :]
     held: Held = []
     for number in range(len(timer.ends)):
         steps.set_epoch(number // steps.steps_per_epoch)
@@ -229,7 +289,7 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
             ends = [build_pack(examples, members, "tree").subtree_end[0] for members in plan.packs]
             real, pairs = sum(e.size for e in ends), sum(int((e - np.arange(e.size)).sum()) for e in ends)
         held.append({"computed": plan.computed_tokens, "real": real, "supervised": plan.supervised_tokens})
-        held[-1] |= {"pairs": pairs, "examples": BATCH}
+        held[-1] |= {"pairs": pairs, "examples": args.batch_size}
     return timer, held
 
 
@@ -248,11 +308,12 @@ def peer(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
     model = build_model(args.model, args, attention="flash_attention_2" if varlen else "sdpa")
     words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 2}, unk_token="<pad>"))  # trainers ask for one
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
-    epochs = range(-(-steps * BATCH // (len(examples) // BATCH * BATCH)))
-    order = np.concatenate([Planner(examples, "padded", 1).step_members(BATCH, 42, epoch).ravel() for epoch in epochs])
+    batch = args.batch_size
+    epochs = range(-(-steps * batch // (len(examples) // batch * batch)))
+    order = np.concatenate([step for e in epochs for step in Planner(examples, "padded", 1).step_members(batch, 42, e)])
     rows: Any = [
         {"input_ids": ids.tolist(), "labels": [-100] * prompt_len + ids[prompt_len:].tolist()}
-        for ids, prompt_len in (examples[index] for index in order[: steps * BATCH])
+        for ids, prompt_len in (examples[index] for index in order[: steps * batch])
     ]
     if name == "hf":
         collator = transformers.DataCollatorForSeq2Seq(tokenizer)
@@ -260,9 +321,9 @@ def peer(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
         masks = [[int(label != -100) for label in each["labels"]] for each in rows]
         rows = Dataset.from_dict({"input_ids": [each["input_ids"] for each in rows], "completion_mask": masks})
         collator = None
-    micro_batches = BATCH // args.peer_batch
+    micro_batches = batch // args.peer_batch
     if packing:
-        micro_batches = max(int(BATCH * examples.lengths.mean() / row["max_tokens"]), 1)
+        micro_batches = max(int(batch * examples.lengths.mean() / row["max_tokens"]), 1)
     more |= {"gradient_accumulation_steps": micro_batches, "gradient_checkpointing": row["gradient_checkpointing"]}
     more |= {"bf16": args.dtype == torch.bfloat16, "use_cpu": args.device == "cpu", "learning_rate": 3e-4}
     more |= {"per_device_train_batch_size": 1 if packing else args.peer_batch, "disable_tqdm": True}
@@ -287,23 +348,23 @@ def peer(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
         share, lengths = int(supervised) / int(examples.supervised.sum()), examples.lengths
         step = {"computed": computed, "supervised": int(supervised), "real": share * int(lengths.sum())}
         step["pairs"] = share * int((lengths * (lengths + 1) // 2).sum())
-        held.append(step | {"examples": share * len(examples) if packing else BATCH})
+        held.append(step | {"examples": share * len(examples) if packing else batch})
     return timer, held
 
 
-def summary(timer: Clock, held: Held, args: argparse.Namespace) -> dict[str, Any]:
+def summary(row: dict[str, Any], timer: Clock, held: Held, args: argparse.Namespace) -> dict[str, Any]:
     """Figures of a row: medians over the measured steps."""
-    geometry = MODELS[args.model]
-    lora = geometry.lora_parameters(RANK, "all-linear")
+    geometry, method = MODELS[row.get("model", args.model)], row.get("method", "lora")
+    lora = 0 if method == "full" else geometry.lora_parameters(RANK, "all-linear")
     for step in held:
-        step["flops"] = geometry.training_flops("lora", step["computed"], step["pairs"], step["supervised"], lora)
+        step["flops"] = geometry.training_flops(method, step["computed"], step["pairs"], step["supervised"], lora)
     seconds = np.diff(timer.ends)[args.warmup - 1 :].tolist()
     measured = held[args.warmup :]
 
     def rate(what: str) -> float:
         return median(step[what] / second for step, second in zip(measured, seconds, strict=True))
 
-    recipe = RECIPE_STEPS * BATCH / rate("examples")
+    recipe = RECIPE_EXAMPLES / rate("examples")
     peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "seconds": median(seconds),
@@ -329,7 +390,8 @@ def measure(row: dict[str, Any], args: argparse.Namespace, examples: Examples) -
     before = dict(vars(modeling_llama))  # liger replaces names of that module
     try:
         with tempfile.TemporaryDirectory() as folder:
-            row |= summary(*(peer if row["layout"] is None else ours)(row, args, examples, folder), args)
+            kind = peer if row["layout"] is None else ours
+            row |= summary(row, *kind(row, args, examples, folder), args)
     except ImportError as error:
         row["skipped"] = f"skipped: {str(error).strip().splitlines()[0]}"
     except Exception as error:  # one row must not end a session on a borrowed machine
@@ -342,7 +404,7 @@ def measure(row: dict[str, Any], args: argparse.Namespace, examples: Examples) -
 
 def plan_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Every combination asked for."""
-    variants = ["compile"] * args.compile + ["liger"] * args.liger + ["compile+liger"] * (args.compile and args.liger)
+    variants = ["compile"] * args.compile + ["liger"] * args.liger  # one or the other: both mend the same passes
     named = [(layout, layout) for layout in args.layouts]
     named += [(f"{args.layouts[0]}+{variant}", args.layouts[0]) for variant in variants]
     return [
@@ -380,7 +442,7 @@ def gemm_rate(args: argparse.Namespace) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -412,15 +474,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", metavar="FOLDER|ID", help="default: the demo model's, when installed")
     parser.add_argument("--lengths", type=Path, metavar="FILE.npz", help="examples from --write-lengths; no tokenizer")
     parser.add_argument("--write-lengths", type=Path, metavar="FILE.npz", help="only write the tokenised examples")
+    parser.add_argument("--batch-size", type=int, default=128, help="examples in a step, default %(default)s")
     parser.add_argument("--steps", type=int, default=5, help="measured optimizer steps, default %(default)s")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them, default %(default)s")
     parser.add_argument("--price", type=float, default=3.0, help="dollars an hour, default %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, after each row")
-    args = parser.parse_args()
-    if args.steps < 1 or args.warmup < 1 or args.peer_batch < 1 or BATCH % args.peer_batch or not args.layouts:
-        parser.error(f"--steps and --warmup must be 1 or more, --peer-batch a divisor of {BATCH}, --layouts not empty")
-    if args.compile and args.device == "cpu" and args.layouts[0] != "padded":
-        parser.error("--compile on a CPU: needs --layouts padded; by branch, each pack would be compiled anew")
+    args = parser.parse_args(argv)
+    if (
+        args.steps < 1
+        or args.warmup < 1
+        or args.peer_batch < 1
+        or args.batch_size % args.peer_batch
+        or not args.layouts
+    ):
+        parser.error(
+            "--steps and --warmup must be 1 or more, --peer-batch a divisor of --batch-size, --layouts not empty"
+        )
     return args
 
 
@@ -438,11 +507,11 @@ def main() -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CUDA is not initialised yet
     examples, source = load_examples(args)
     if args.write_lengths:
-        arrays = {key: getattr(examples, key) for key in ("ids", "offsets", "prompt_lens", "record_numbers")}
+        arrays = {key: getattr(examples, key) for key in ("ids", "starts", "ends", "prompt_lens", "record_numbers")}
         np.savez_compressed(args.write_lengths, source=source, **arrays)
         return 0
-    if len(examples) < BATCH:
-        print(f"{source}: {len(examples)} examples; a step is {BATCH}.", file=sys.stderr)
+    if len(examples) < args.batch_size:
+        print(f"{source}: {len(examples)} examples; a step is {args.batch_size}.", file=sys.stderr)
         return 2
     args.dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
     device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"

@@ -3,8 +3,9 @@
     python benchmarks/judge.py [SEED]
 
 First, every check of `run_with_kills` in tests/evaluation/test_judge.py is made and its figures printed: a tenth of the
-replies cannot be read, 8 in 100 requests are refused or cut off, and the process is killed 20 times. Then 100 judges
-of known bias, each with other pairs, are measured: how often the interval covers the truth. Takes some four minutes.
+replies cannot be read, 8 in 100 requests are refused or cut off, and the process is killed 20 times. What is left is
+read as preferences, whose counts are those of the verdicts. Then 100 judges of known bias, each with other pairs, are
+measured: how often the interval covers the truth. Takes some four minutes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from alpaca_lora.evaluation.bias import position_bias
-from alpaca_lora.evaluation.judge import judge
+from alpaca_lora import load_records
+from alpaca_lora.evaluation.judge import judge_pairs
+from alpaca_lora.evaluation.statistics.bias import position_bias
+from alpaca_lora.evaluation.verdicts import read_verdicts
 
 _PATH = Path(__file__).parents[1] / "tests" / "evaluation" / "test_judge.py"
 _SPEC = importlib.util.spec_from_file_location("judged", _PATH)
@@ -34,6 +37,16 @@ with tempfile.TemporaryDirectory() as scratch:
     started = time.monotonic()
     figures = tests.run_with_kills(Path(scratch), pairs=252, kills=20, answer_seconds=0.3, seed=seed, life_seconds=2)
     print(f"252 pairs, 20 kills: {time.monotonic() - started:.0f} s\n{json.dumps(figures, indent=2)}", flush=True)
+    out = Path(scratch) / "out"
+    verdicts = read_verdicts(out)
+    decided = sum(vote.preference != 0.5 for vote in verdicts.votes)
+    found = load_records(str(out), objective="dpo")
+    left_out = {reason: len(numbers) for reason, numbers in found.dropped.items()}
+    print(
+        f"as preferences: {len(found)} records, and {decided} verdicts that name a winner; left out {left_out}, and "
+        f"{verdicts.disagreed} verdicts that followed the order",
+        flush=True,
+    )
 
 for bias in (0.0, 0.2, 0.5):
     truth, rates, covered = bias + (1 - bias) / 2, [], 0
@@ -41,7 +54,7 @@ for bias in (0.0, 0.2, 0.5):
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
             comparison = tests.comparison_of(Path(scratch), PAIRS, seed=f"{seed}/{bias}/{number}")
             with tests.JudgeServer(seed=f"{seed}/{number}", bias=bias, malformed=0.1, seconds=0) as server:
-                found = position_bias(judge(comparison, tests.asked(server)).single)
+                found = position_bias(judge_pairs(comparison, tests.asked(server)).single)
         rates.append(found.rate)
         covered += found.low <= truth <= found.high
     mean = sum(rates) / JUDGES

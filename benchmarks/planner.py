@@ -64,7 +64,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     from alpaca_lora.config import FinetuneConfig
-    from alpaca_lora.data.counts import count_pack
+    from alpaca_lora.data.pack_counts import count_pack
     from alpaca_lora.models.geometry import Geometry
     from alpaca_lora.models.load import Placement, resolve_base
     from alpaca_lora.planning.memory import Memory, MemoryModel, MicroBatchSize
@@ -79,7 +79,7 @@ def measure(base_model: str, settings: dict[str, Any]) -> dict[str, Any]:
         base = resolve_base(base_model)
         data = prepare(config, base)
         placement = Placement.choose(config.dtype)
-        steps = plan_steps(config, data.model_config, data.train, placement)
+        steps = plan_steps(config, data.model_config, data.train, placement, data.mixture)
         model = trainable_model(config, base, placement)
         storages = [tensor.untyped_storage() for tensor in [*model.parameters(), *model.buffers()]]
         weights = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -34,18 +34,22 @@ from urllib.parse import urlsplit
 import psutil
 from playwright.async_api import Error, async_playwright, expect
 
+from alpaca_lora import load_records
+from alpaca_lora.evaluation.compare_models import compare_report
+from alpaca_lora.evaluation.comparison import Comparison
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
-from alpaca_lora.evaluation.pairs import Comparison, Pair
-from alpaca_lora.evaluation.ratings import read_ratings
-from alpaca_lora.evaluation.statistics import summarize, verdict
+from alpaca_lora.evaluation.pairs import Pair
+from alpaca_lora.evaluation.people.people_votes import read_ratings
+from alpaca_lora.evaluation.statistics.sentence import verdict
+from alpaca_lora.evaluation.statistics.summary import summarize
 
 TOKEN = "a-token-of-this-benchmark"
 SERVER = f"""
 import sys
-from alpaca_lora.evaluation.pairs import Comparison
-from alpaca_lora.evaluation.rating import rate
+from alpaca_lora.evaluation.comparison import Comparison
+from alpaca_lora.evaluation.people.rating_page import serve_page
 print_now = lambda url: print(url, flush=True)
-rate(Comparison.read(sys.argv[1]), token={TOKEN!r}, port=int(sys.argv[2]), ready=print_now)
+serve_page(Comparison.read(sys.argv[1]), token={TOKEN!r}, port=int(sys.argv[2]), ready=print_now)
 """
 PREFERENCE = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
@@ -186,6 +190,11 @@ async def browsers(comparison: Comparison, chromium: str) -> None:
         f"equal: {stored == clicked}; clicks {dict(Counter(clicked.values()))}; shown first {dict(first)}; "
         f"{len(heard)} responses hold {sum(told.values())} times a name, hash or path"
     )
+    compare_report(comparison.folder)
+    found = load_records({"path": comparison.folder, "votes": "every"}, objective="dpo")
+    won = sum(value != 0.5 for value in clicked.values())
+    left_out = {reason: len(numbers) for reason, numbers in found.dropped.items()}
+    print(f"1. As preferences, every vote: {len(found)} records of {won} clicks for an answer; left out {left_out}")
     print("1. The report's sentence on these clicks, which are random:", verdict(summarize(read.votes)))
 
 

@@ -25,7 +25,7 @@ for name, settings in {
     "2,000 records, 30 kills": {"num_records": 2000, "kills": 30, "concurrency": 4, "answer_seconds": 0.7},
     "a budget of 400,000 tokens, 10 kills": {
         **{"num_records": 10**6, "kills": 10, "concurrency": 8, "answer_seconds": 0.3},
-        "max_tokens": 400_000,
+        "token_budget": 400_000,
     },
 }.items():
     with tempfile.TemporaryDirectory() as scratch:

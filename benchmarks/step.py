@@ -16,11 +16,36 @@ after its turn (else all seven would hold their peaks, 30 GB); touching it anew 
     trl-no-ckpt   trl-default with gradient checkpointing off
     padded, packed, tree   alpaca_lora's layouts, max_tokens at its default
 
+With `--conversations` the records are conversations, and the template is the demo model's own chat template. hf-padded
+has a row for each turn, of our ids and labels, and TRL's contestants are others:
+
+    trl-turns          a row a turn, prompt and completion; the loss is over the completion, as is its default
+    trl-turns-marked   the same with assistant_only_loss
+    trl-whole          a row a conversation, assistant_only_loss
+    trl-whole-no-ckpt  the same with gradient checkpointing off
+
+assistant_only_loss needs the assistant's tokens marked in the template: TRL gets the demo model's with such marks. The
+line feed behind a turn's end belongs to TRL's completion, so that `trl-turns` learns one token a turn more and its loss
+is another; the answer is over by then, and neither the marks nor we have it.
+
+With `--pairs` the records are preferences (the rejected answer is the next record's output), and a step is one of DPO:
+
+    trl-dpo              TRL's DPOTrainer at its defaults: gradient checkpointing on, the reference in each step
+    trl-dpo-no-ckpt      the same with gradient checkpointing off
+    trl-dpo-precomputed  and with precompute_ref_log_probs: the reference before the first step, as ours is
+
+What the reference takes before the first step is no part of a step here; `padded`, `packed` and `tree` write it down
+beside their settings. Divide it by the epochs that a run has to compare with TRL's defaults.
+
 TRL's defaults are left alone but for bf16 (off: it is the slower one on a CPU), max_length (512, ours) and the
-learning rate. It tokenises prompt and completion together, so its ids may differ by a few tokens, and it cuts the EOS
-of records that are too long; its loss then differs by as much. Every contestant's first loss is compared to
-hf-padded's. CPU seconds well below threads x seconds mean that the machine was busy with something else: measure
-again. Useful work (`useful_flops`) and the machine's matrix product rate give the share of that rate.
+learning rate. A step of the peers is all of their rows, in micro-batches of 8, the last one smaller if need be. Of
+records TRL tokenises prompt and completion together, so its ids may differ by a few tokens, and it cuts the EOS of
+records that are too long; its loss then differs by as much.
+
+The first step of every contestant is compared to hf-padded's (padded's if that is not asked for): its loss, and its
+gradients, clipped as the optimizer gets them, by the norm of their difference. CPU seconds well below threads x seconds
+mean that the machine was busy with something else: measure again, or with one thread, whose CPU seconds depend on that
+the least. Useful work (`useful_flops`) and the machine's matrix product rate give the share of that rate.
 """
 
 from __future__ import annotations
@@ -37,8 +62,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file
+
 CONTESTANTS = ("hf-padded", "trl-default", "trl-grouped", "trl-no-ckpt", "padded", "packed", "tree")
-REFERENCE = "hf-padded"
+CHATTING = ("hf-padded", "trl-turns", "trl-turns-marked", "trl-whole", "trl-whole-no-ckpt", "padded", "packed", "tree")
+OF_PAIRS = ("trl-dpo", "trl-dpo-no-ckpt", "trl-dpo-precomputed", "padded", "packed", "tree")
+REFERENCES = ("hf-padded", "padded")
 WORKER = Path(__file__).with_name("_step_worker.py")
 
 
@@ -141,20 +171,39 @@ def measure(names: list[str], job: dict[str, Any], logs: Path) -> dict[str, Any]
                 steps[name].append(answer)
                 if name != "gemm":
                     label = "warm-up" if turn == 0 else f"step {turn}"
-                    say(f"  {label}  {name:12} {answer['seconds']:7.2f} s  loss {answer['loss']:.6f}")
+                    took = f"{answer['seconds']:7.2f} s, {answer['cpu_seconds']:7.2f} s of CPU"
+                    say(f"  {label}  {name:17} {took}  loss {answer['loss']:.6f}")
     finally:
         for worker in workers.values():
             worker.close()
     if "gemm" in skipped:
         raise SystemExit(1)
+    reference = next((name for name in REFERENCES if name in names and name not in skipped), "")
     rates = {product: median(turn[product] for turn in steps["gemm"]) for product in steps["gemm"][0]}
     return {
         "work": workers["gemm"].ready,
         "gflops_by_product": rates,
         "contestants": {
-            name: {"skipped": skipped[name]} if name in skipped else summary(steps[name], workers[name].ready)
+            name: {"skipped": skipped[name]}
+            if name in skipped
+            else summary(steps[name], workers[name].ready) | compared(name, reference, steps, logs)
             for name in names
         },
+        "reference": reference,
+    }
+
+
+def compared(name: str, reference: str, steps: dict[str, list[dict[str, Any]]], folder: Path) -> dict[str, float]:
+    """Relative differences of a contestant's first step from the reference's; none if there is no reference."""
+    if not reference:
+        return {}
+    ours, theirs = (load_file(folder / f"{each}.safetensors") for each in (name, reference))
+    assert ours.keys() == theirs.keys(), f"{name} and {reference} train other tensors"
+    apart = sum(float(np.square(ours[each] - theirs[each], dtype=np.float64).sum()) for each in theirs)
+    size = sum(float(np.square(each, dtype=np.float64).sum()) for each in theirs.values())
+    return {
+        "loss_difference": steps[name][0]["loss"] / steps[reference][0]["loss"] - 1,
+        "gradient_difference": (apart / size) ** 0.5,
     }
 
 
@@ -178,7 +227,7 @@ def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any
 
 
 def add_ratios(result: dict[str, Any], lora_r: int) -> None:
-    """Add what follows from the measured figures: losses and seconds against each other, and the share of the rate."""
+    """Add what follows from the measured figures: seconds against each other, and the share of the rate."""
     ran = {name: row for name, row in result["contestants"].items() if "skipped" not in row}
     work = result["work"]
     parts = useful_flops(work["shape"], work["tokens"], work["supervised"], work["visible_pairs"], lora_r)
@@ -186,8 +235,6 @@ def add_ratios(result: dict[str, Any], lora_r: int) -> None:
     result["gflops"] = max(result["gflops_by_product"].values())
     for row in ran.values():
         row["share_of_gemm_rate"] = result["useful_flops"]["total"] / row["seconds"] / (result["gflops"] * 1e9)
-        if REFERENCE in ran:
-            row["loss_difference"] = row["first_loss"] / ran[REFERENCE]["first_loss"] - 1
         if "tree" in ran:
             row["times_tree"] = row["seconds"] / ran["tree"]["seconds"]
 
@@ -202,24 +249,26 @@ def table(result: dict[str, Any]) -> str:
         f"useful work: {useful['total'] / 1e12:.2f} TFLOP a step ({parts}): {work['tokens']:,} tokens as one tree, "
         f"{work['supervised']:,} supervised, {work['visible_pairs']:,} visible pairs",
         f"{work['cut_records']} of the records are cut; TRL cuts their EOS too, and its loss differs by as much",
+        f"differences of the first step are from {result['reference'] or 'nothing'}",
         "",
-        f"{'contestant':12} {'computed':>9} {'superv.':>8} {'first loss':>10} {'against hf':>10} {'s / step':>9} "
-        f"{'min - max':>16} {'CPU s':>7} {'x tree':>7} {'peak RSS':>9} {'of GEMM':>8}",
+        f"{'contestant':17} {'computed':>9} {'superv.':>8} {'first loss':>10} {'differs':>8} {'gradient':>8} "
+        f"{'s / step':>9} {'min - max':>16} {'CPU s':>7} {'x tree':>7} {'peak RSS':>9} {'of GEMM':>8}",
     ]
     for name, row in result["contestants"].items():
         if "skipped" in row:
-            lines.append(f"{name:12} skipped: {row['skipped'].splitlines()[0]}")
+            lines.append(f"{name:17} skipped: {row['skipped'].splitlines()[0]}")
             continue
         difference = f"{row['loss_difference']:+.1e}" if "loss_difference" in row else "-"
+        gradient = f"{row['gradient_difference']:.1e}" if "gradient_difference" in row else "-"
         times = f"{row['times_tree']:.2f}" if "times_tree" in row else "-"
         spread = f"{min(row['seconds_all']):.2f} - {max(row['seconds_all']):.2f}"
         lines.append(
-            f"{name:12} {row['computed_tokens']:9,} {row['supervised_tokens']:8,} {row['first_loss']:10.6f} "
-            f"{difference:>10} {row['seconds']:9.2f} {spread:>16} {row['cpu_seconds']:7.1f} {times:>7} "
+            f"{name:17} {row['computed_tokens']:9,} {row['supervised_tokens']:8,} {row['first_loss']:10.6f} "
+            f"{difference:>8} {gradient:>8} {row['seconds']:9.2f} {spread:>16} {row['cpu_seconds']:7.1f} {times:>7} "
             f"{row['peak_rss_bytes'] / 2**30:6.2f}GiB {row['share_of_gemm_rate']:8.1%}"
         )
     settings = {name: row["settings"] for name, row in result["contestants"].items() if "skipped" not in row}
-    return "\n".join([*lines, "", *(f"{name:12} {text}" for name, text in settings.items())])
+    return "\n".join([*lines, "", *(f"{name:17} {text}" for name, text in settings.items())])
 
 
 def say(text: str) -> None:
@@ -231,24 +280,30 @@ def main() -> None:
     """Read the command line, measure each data set, print a table each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", metavar="FILE|seeds", help="repeatable; default seeds")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--conversations", action="store_true", help="the records are, and the model's own template")
+    kinds.add_argument("--pairs", action="store_true", help="preferences made of the records; a step of DPO")
     parser.add_argument("--records", type=int, default=64, help="records a step, the data's first; a multiple of 8")
     parser.add_argument("--repeats", type=int, default=3, help="measured steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--max-tokens", type=int, help="of our packs; default: the library's")
-    parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="default %(default)s")
+    parser.add_argument("--contestants", metavar="NAME,NAME", help="default: all of the kind of records")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     args = parser.parse_args()
-    names = args.contestants.split(",")
-    if unknown := set(names) - set(CONTESTANTS):
-        parser.error(f"--contestants: unknown {', '.join(sorted(unknown))}; choose from {', '.join(CONTESTANTS)}")
+    known = CHATTING if args.conversations else OF_PAIRS if args.pairs else CONTESTANTS
+    names = args.contestants.split(",") if args.contestants else list(known)
+    if unknown := set(names) - set(known):
+        parser.error(f"--contestants: unknown {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     if args.records < 8 or args.records % 8 or args.repeats < 1:
         parser.error("--records must be a multiple of 8 (the peers' micro-batch), --repeats at least 1")
 
     report: dict[str, Any] = {"machine": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
     report |= {key: getattr(args, key) for key in ("records", "repeats", "threads")} | {"lora_r": 8, "data": {}}
+    report |= {"conversations": args.conversations, "pairs": args.pairs}
     for data in args.data or ["seeds"]:
         say(f"{data}: {args.records} records a step, {args.threads} threads, {args.repeats} repeats")
-        job = {"data": data, "lora_r": 8, "cutoff_len": 512, "max_tokens": args.max_tokens}
+        job = {"data": data, "lora_r": 8, "cutoff_len": 512, "max_tokens": args.max_tokens, "pairs": args.pairs}
+        job["template"] = "chat" if args.conversations else "alpaca"
         job |= {key: getattr(args, key) for key in ("records", "repeats", "threads")}
         with tempfile.TemporaryDirectory(prefix="alpaca-step-") as folder:
             result = measure(names, {**job, "folder": folder}, Path(folder))

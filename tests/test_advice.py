@@ -19,11 +19,11 @@ PLACES = {  # of each file whose messages name options: the commands in which th
     "runs/contract.py": {"force": (*ANSWERING, "merge")},
     "adapters/merging.py": {"base_model": ("merge",)},
     "training/parent_adapter.py": {"base_model": ("finetune",)},
-    "runs/adapter_files.py": {"base_model": (*ANSWERING, "merge", "finetune"), "resume": ("finetune",)},
-    "config.py": {"base_model": ("finetune",)},
+    "runs/saved_adapter.py": {"base_model": (*ANSWERING, "merge", "finetune"), "resume": ("finetune",)},
+    "config/problems.py": {"base_model": ("finetune",)},
     "data/lint/findings.py": {"fix": ("lint",)},
-    "evaluation/pairs.py": {"out": ("compare",), "preferences": ("compare",)},
-    "llm/client.py": {"base_url": ("answer", "compare", "self-instruct run")},
+    "evaluation/comparison.py": {"out": ("compare",), "preferences": ("compare",)},
+    "llm/endpoint_errors.py": {"base_url": ("answer", "compare", "self-instruct run")},
     "generation/prompt_format.py": {"prompt_template": ANSWERING},
     "models/folder.py": {"resume": ("finetune",)},
     "models/load.py": {"adapter": ("finetune",)},
@@ -31,12 +31,15 @@ PLACES = {  # of each file whose messages name options: the commands in which th
     "training/output_dir.py": {"resume": ("finetune",)},
     "training/pipeline.py": {"resume": ("finetune",)},
 }
-OTHERS = {"nproc_per_node", "no"}  # torchrun's, pip's
+# torchrun's, pip's, and vLLM's, of which names with hyphens are cut here.
+OTHERS = {"nproc_per_node", "no", "enable", "max", "lora", "tokenizer", "chat", "dtype"}
 ADVICE = re.compile(r"--([a-z][a-z_]+)|(?:with|[Gg]ive|as) (?=\w+_)(\w+?)(?:\b(?!=)|=OUT)")
 
 
 def options(command):
-    return {field.name for field in fields(FinetuneConfig)} if command == "finetune" else {*_COMMANDS[command].options}
+    if command == "finetune":
+        return {"config", *(field.name for field in fields(FinetuneConfig))}
+    return {*_COMMANDS[command].options}
 
 
 KNOWN = set().union(*map(options, _COMMANDS))

@@ -268,7 +268,7 @@ def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):
         ("batch_size", "2.5", "batch_size"),
         ("lora_r", "1.5", "lora_r"),
         ("learning_rate", "fast", "learning_rate"),
-        ("dtype", "float16", "dtype: 'float16' must be auto, float32 or bfloat16."),
+        ("dtype", "float8", "dtype: 'float8' must be auto, float32, bfloat16 or float16."),
         ("lr_scheduler", "cosin", "must be cosine, linear, constant or"),
         ("train_on_inputs", "maybe", "train_on_inputs"),
     ],
@@ -362,7 +362,7 @@ def test_merge_several_without_comparing(capsys, finished, tmp_path):
     (other / "alpaca_lora.json").unlink()
     half = {name: tensor / 2 for name, tensor in load_file(other / "adapter_model.safetensors").items()}
     save_file(half, other / "adapter_model.safetensors", metadata={"format": "pt"})
-    options = ["--also", json.dumps([str(other)]), "--dtype", "bfloat16", "--certify", "false"]
+    options = ["--also", str(other), "--dtype", "bfloat16", "--certify", "false"]
     code, out, _ = run(capsys, "merge", folder / "out", tmp_path / "merged", *options)
     assert code == 0 and "Logits" not in out
     certificate = json.loads((tmp_path / "merged" / "merge_certificate.json").read_text(encoding="utf-8"))
@@ -386,7 +386,7 @@ def test_diff_and_extract(capsys, finished, short_base, tmp_path):
     code, _, err = run(capsys, "diff", "verify", diff, tuned)
     assert code == 1 and err.startswith("alpaca-lora: not what the difference was made with: ")
     code, out, _ = run(
-        capsys, "extract", short_base, tuned, tmp_path / "adapter", "--lora_r", 8, "--lora_target_modules", '["q_proj"]'
+        capsys, "extract", short_base, tuned, tmp_path / "adapter", "--lora_r", 8, "--lora_target_modules", "q_proj"
     )
     assert code == 0
     assert "model.layers.0.self_attn.q_proj  0.0000\n" in out and "Relative error of these 2 modules: 0.0000" in out
@@ -438,6 +438,16 @@ def test_inspect(capsys, data, short_base):
         "<s> Below is an instruction that describes a task. Write a response that appropriately completes the request."
         "\n\n### Instruction:\nName three fruits.\n\n### Response:\nApple, pear and plum.</s>\n"
     )
+
+
+def test_inspect_and_lint_take_sources_of_which_more_is_said(capsys, data, short_base, tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"question": "Say a thing.", "output": "A thing."}\n', encoding="utf-8")
+    own = f"{{path: {more}, weight: 1, columns: {{instruction: question}}}}"
+    cli.main(["inspect", f"[{{path: {data}, weight: 3}}, {own}]", "--base_model", short_base])
+    assert f"from {more}" in capsys.readouterr().out
+    cli.main(["lint", own])
+    assert "1 record" in capsys.readouterr().out
 
 
 def test_inspect_shows_supervised_tokens_in_another_colour(capsys, data, short_base, monkeypatch):
@@ -507,7 +517,7 @@ def test_help_describes_every_option(capsys, name):
     assert out.startswith(f"usage: alpaca-lora {name}")
     if name == "finetune":
         text = " ".join(out.split())
-        assert "Examples in an optimizer step, over all devices and micro-batches; honoured exactly." in text
+        assert "Records per optimizer step, across all devices and micro-batches" in text
         assert "--recipe" in out and "quickstart" in out
 
 
@@ -515,3 +525,30 @@ def test_version(capsys):
     from alpaca_lora import __version__
 
     assert run(capsys, "--version")[:2] == (0, f"alpaca-lora {__version__}\n")
+
+
+def test_commands_and_values_with_hyphens_or_underscores(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["recipes", "alpaca_7b"])
+    assert capsys.readouterr().out.startswith("# ")
+    for words in (
+        ["self_instruct", "report", "nowhere"],
+        ["compare_report", "nowhere"],
+        ["compare", "report", "nowhere"],
+    ):
+        with pytest.raises(SystemExit, match="^alpaca-lora: nowhere: holds no "):
+            cli.main(words)
+    words = ["--lora-target-modules", "all_linear", "--lr-scheduler", "constant-with-warmup"]
+    values = (
+        cli._parser()
+        .parse_args(["finetune", "--base-model", "demo", "--data", "seeds", "--output-dir", "out", *words])
+        .finetune
+    )
+    assert (values.lora_target_modules, values.lr_scheduler) == ("all-linear", "constant_with_warmup")
+
+
+def test_the_earlier_name_of_a_token_budget_is_understood():
+    for name in ("--max_tokens", "--max-tokens", "--token_budget"):
+        given = cli._parser().parse_args(["answer", "demo", "probe", "out.json", name, "500"]).answer
+        assert given.token_budget == 500
+    assert cli._parser().parse_args(["plan", "--gpu", "a100-80g", "--max_tokens", "500"]).plan.max_tokens == 500

@@ -134,7 +134,7 @@ def test_the_table_of_layouts_is_what_inspect_says(demo_base, data, row):
     report = inspect(data, demo_base, prompt_template="medalpaca")
     said = re.search(rf"\| {re.escape(row)} \| (.*) \|\n", PAGE)[1].split(" | ")
     computed = {name.split(", ")[1]: text.split(" ")[0] for name, text in report.computed.items()}
-    assert said[0] == re.search(r"\(([\d.]+) an example\)", report.rows["tokens"])[1]
+    assert said[0] == re.search(r"\(([\d.]+) per example\)", report.rows["tokens"])[1]
     assert said[1:5] == [computed[name] for name in ("rows of 8", "padded", "packed", "tree")]
     packed, tree = (int(computed[name].replace(",", "")) for name in ("packed", "tree"))
     assert said[5] == f"{packed - tree:,} ({(packed - tree) / packed:.0%})"

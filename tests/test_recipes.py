@@ -28,7 +28,7 @@ SKYPILOT = ROOT / "examples" / "skypilot" / "alpaca-7b.yaml"
 
 def test_names():
     sizes = {f"{kind}-{size}" for kind in ("alpaca", "alpaca-lora", "alpaca-qlora") for size in ("7b", "13b")}
-    assert set(recipe_names()) == sizes | {"medalpaca-lora-7b", "quickstart"}
+    assert set(recipe_names()) == sizes | {"alpaca-dpo-7b", "medalpaca-lora-7b", "quickstart"}
 
 
 @pytest.mark.parametrize(("size", "rate", "epochs"), [("7b", 2e-5, 3), ("13b", 1e-5, 5)])
@@ -48,6 +48,16 @@ def test_alpaca_loras_numbers(size):
     assert config.lora_target_modules == ["q_proj", "k_proj", "v_proj", "o_proj"]
     assert (config.learning_rate, config.num_epochs, config.batch_size) == (3e-4, 3, 128)
     assert (config.cutoff_len, config.val_set_size, config.warmup_steps) == (512, 2000, 100)
+
+
+def test_zephyrs_numbers():
+    """Those of its DPO, with a learning rate for LoRA; the matrices are those of the adapter it goes on from."""
+    config, parent = (FinetuneConfig.make(recipe=f"alpaca-{kind}-7b") for kind in ("dpo", "lora"))
+    assert (config.objective, config.beta, config.num_epochs, config.warmup_steps) == ("dpo", 0.1, 1, 0.1)
+    assert (config.learning_rate, config.lr_scheduler) == (5e-6, "cosine")
+    assert config.adapter == parent.output_dir
+    for name in ("base_model", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "prompt_template"):
+        assert getattr(config, name) == getattr(parent, name)
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from .adapters import export as export
     from .adapters import extract_lora as extract_lora
     from .adapters import merge as merge
+    from .adapters import push as push
     from .adapters.extract import Extraction as Extraction
     from .adapters.results import Exported as Exported
     from .adapters.results import Merged as Merged
+    from .adapters.results import Pushed as Pushed
     from .adapters.results import Verified as Verified
+    from .against_base import regressions as regressions
     from .config import FinetuneConfig as FinetuneConfig
     from .data.lint import lint as lint
     from .data.records import Record as Record
@@ -28,18 +31,24 @@ if TYPE_CHECKING:
     from .errors import AlpacaLoraError as AlpacaLoraError
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
+    from .errors import HubError as HubError
     from .errors import MissingDependencyError as MissingDependencyError
     from .errors import ModelError as ModelError
     from .errors import RunInterrupted as RunInterrupted
     from .errors import TemplateError as TemplateError
     from .errors import TrainingError as TrainingError
-    from .evaluation import answer as answer
-    from .evaluation import compare as compare
-    from .evaluation import compare_preferences as compare_preferences
-    from .evaluation import compare_report as compare_report
-    from .evaluation import rate as rate
     from .evaluation.answers import Answered as Answered
-    from .evaluation.outcome import Compared as Compared
+    from .evaluation.answers import answer as answer
+    from .evaluation.benchmarks import benchmark as benchmark
+    from .evaluation.compare_models import Compared as Compared
+    from .evaluation.compare_models import compare as compare
+    from .evaluation.compare_models import compare_preferences as compare_preferences
+    from .evaluation.compare_models import compare_report as compare_report
+    from .evaluation.people.rating_page import rate as rate
+    from .experiments.compare_runs import RunComparison as RunComparison
+    from .experiments.compare_runs import compare_runs as compare_runs
+    from .experiments.sweep import Sweep as Sweep
+    from .experiments.sweep import sweep as sweep
     from .generation import chat as chat
     from .generation import compare_answers as compare_answers
     from .generation import generate as generate
@@ -47,11 +56,13 @@ if TYPE_CHECKING:
     from .generation import stream as stream
     from .generation.model import LocalModel as LocalModel
     from .generation.sampling import Sampling as Sampling
-    from .llm.client import EndpointError as EndpointError
+    from .llm.endpoint_errors import EndpointError as EndpointError
     from .planning import inspect as inspect
     from .planning import plan as plan
     from .prompts import Template as Template
     from .runs import plot_runs as plot_runs
+    from .runs.benchmarks import Benchmarks as Benchmarks
+    from .runs.regressions import Regressions as Regressions
     from .selfinstruct import refilter as refilter
     from .selfinstruct import self_instruct as self_instruct
     from .selfinstruct import self_instruct_report as self_instruct_report
@@ -60,26 +71,32 @@ if TYPE_CHECKING:
     from .training.run import Run as Run
 
 _HOMES = {
-    "adapters": ("diff_apply", "diff_make", "diff_verify", "export", "extract_lora", "merge"),
+    "adapters": ("diff_apply", "diff_make", "diff_verify", "export", "extract_lora", "merge", "push"),
     "adapters.extract": ("Extraction",),
-    "adapters.results": ("Exported", "Merged", "Verified"),
+    "adapters.results": ("Exported", "Merged", "Pushed", "Verified"),
+    "against_base": ("regressions",),
     "config": ("FinetuneConfig",),
     "data.lint": ("lint",),
     "data.records": ("Record", "load_records"),
     "errors": (
-        *("AdapterError", "AlpacaLoraError", "ConfigError", "DataError", "MissingDependencyError", "ModelError"),
-        *("RunInterrupted", "TemplateError", "TrainingError"),
+        *("AdapterError", "AlpacaLoraError", "ConfigError", "DataError", "HubError", "MissingDependencyError"),
+        *("ModelError", "RunInterrupted", "TemplateError", "TrainingError"),
     ),
-    "evaluation": ("answer", "compare", "compare_preferences", "compare_report", "rate"),
-    "evaluation.answers": ("Answered",),
-    "evaluation.outcome": ("Compared",),
+    "evaluation.answers": ("Answered", "answer"),
+    "evaluation.benchmarks": ("benchmark",),
+    "evaluation.compare_models": ("Compared", "compare", "compare_preferences", "compare_report"),
+    "evaluation.people.rating_page": ("rate",),
+    "experiments.compare_runs": ("RunComparison", "compare_runs"),
+    "experiments.sweep": ("Sweep", "sweep"),
     "generation": ("chat", "compare_answers", "generate", "load", "stream"),
     "generation.model": ("LocalModel",),
     "generation.sampling": ("Sampling",),
-    "llm.client": ("EndpointError",),
+    "llm.endpoint_errors": ("EndpointError",),
     "planning": ("inspect", "plan"),
     "prompts": ("Template",),
     "runs": ("plot_runs",),
+    "runs.benchmarks": ("Benchmarks",),
+    "runs.regressions": ("Regressions",),
     "selfinstruct": ("refilter", "self_instruct", "self_instruct_report"),
     "serving": ("serve",),
     "training": ("finetune",),

@@ -48,12 +48,16 @@ class AdapterError(AlpacaLoraError, ValueError):
     """An adapter is damaged, incomplete, or belongs to another base."""
 
 
+class HubError(AlpacaLoraError, OSError):
+    """The Hugging Face hub refuses something, or cannot be reached."""
+
+
 class TrainingError(AlpacaLoraError, RuntimeError):
     """Training had to stop."""
 
 
 class RunInterrupted(TrainingError):
-    """A run was told to stop, and did so with a checkpoint; `signal` is the signal's number."""
+    """A run was told to stop, and did so with a checkpoint; `signal` is the signal's number, 0 for `stop_after`."""
 
     def __init__(self, message: str, signal: int) -> None:
         self.signal = signal
@@ -83,6 +87,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(choices), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def same_word(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that is `word`, be it written with hyphens or with underscores; None if there is none.
+
+    Example:
+        >>> same_word("alpaca_7b", ["alpaca-7b", "alpaca-13b"])
+        'alpaca-7b'
+    """
+    return next((one for one in choices if one.replace("_", "-") == word.replace("_", "-")), None)
 
 
 def all_of(*checks: Callable[[], Any]) -> list[Any]:

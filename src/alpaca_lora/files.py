@@ -29,17 +29,17 @@ _HALF_MADE: set[tuple[int, Path]] = set()
 """What is to be removed when this process is told to end: its number, and the file or folder."""
 
 
-def write_atomically(path: Path, text: str, errors: str = "strict") -> None:
+def write_atomically(path: Path, content: str | bytes, errors: str = "strict") -> None:
     """Write a file whole or not at all, and have it on the disk before returning; `errors` as for `open`.
 
     Several processes may write one file at once: each writes all of it, and the last one's stays.
     """
-    content = text.encode("utf-8", errors)
+    written = content.encode("utf-8", errors) if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.part")
     with locked(part, wait=True) as file, _half_made(part):
         try:
             file.truncate(0)  # what a killed process left
-            file.write(content)
+            file.write(written)
             file.flush()
             os.fsync(file.fileno())
             part.replace(path)

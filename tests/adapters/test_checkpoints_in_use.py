@@ -10,7 +10,7 @@ import pytest
 
 from alpaca_lora import finetune, load, merge
 from alpaca_lora.errors import AdapterError
-from alpaca_lora.runs.contract import read_contract
+from alpaca_lora.runs.run_file import read_contract
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])

@@ -12,15 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWENS
 
 from alpaca_lora import cli, export, load
 from alpaca_lora.adapters import gguf_file, gguf_tokens
-from alpaca_lora.adapters.chat_template import chat_template, modelfile
+from alpaca_lora.adapters.chat_template import chat_template
 from alpaca_lora.adapters.exporting import LIMITS
+from alpaca_lora.adapters.ollama import modelfile
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, MissingDependencyError, ModelError
 from alpaca_lora.prompts import Template
-from alpaca_lora.runs.contract import NAME, Contract, read_contract, write_run_file
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RUN_FILE, RunFile, read_contract
 
 BASES = {"sentencepiece": "short_base", "bpe": "short_base_bpe"}
 INSTRUCTIONS = (
@@ -39,7 +42,7 @@ def model(request, short_tokenizers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("merged") / request.param
     shutil.copytree(request.getfixturevalue(BASES[request.param]), folder)
     encoder = Encoder(short_tokenizers[request.param], Template.load("alpaca"))
-    write_run_file(folder, Contract.of(encoder, "a hub id", "of old"))
+    RunFile(Contract.of(encoder, "a hub id", "of old")).write(folder)
     return folder
 
 
@@ -87,14 +90,17 @@ def test_what_the_template_cannot_express(sentencepiece_tokenizer, messages, rea
 
 
 def test_a_template_that_holds_a_special_token(sentencepiece_tokenizer):
-    template = Template("t", "", "</s>{instruction}{input}", "</s>{instruction}", "")
-    with pytest.raises(ModelError, match="no chat_template gives this tokenizer the ids"):
-        chat_template(Encoder(sentencepiece_tokenizer, template))
+    """It is an id, as in training."""
+    encoder = Encoder(sentencepiece_tokenizer, Template("t", "", "</s>{instruction}{input}", "</s>{instruction}", ""))
+    jinja = chat_template(encoder)
+    ids = encoder.tokenizer.apply_chat_template(user("Name a cat."), chat_template=jinja, return_dict=False)
+    assert ids == encoder.prompt_ids("Name a cat.")
+    assert ids[:2] == [1, 2]
 
 
 def test_the_folder_with_a_chat_template(model, tmp_path):
     report = export(model, tmp_path / "out", format="chat-template")
-    assert {"chat_template.jinja", "model.safetensors", "config.json", NAME} <= set(report.files)
+    assert {"chat_template.jinja", "model.safetensors", "config.json", RUN_FILE} <= set(report.files)
     tokenizer, encoder = AutoTokenizer.from_pretrained(tmp_path / "out"), load(model).encoder
     ids = tokenizer.apply_chat_template(user("Name a cat."), return_dict=False)
     assert ids == encoder.prompt_ids("Name a cat.")
@@ -113,9 +119,9 @@ def test_a_modelfile(model, tmp_path):
     assert all(line.startswith("#") for line in text.partition("FROM")[0].splitlines())
 
 
-def test_a_modelfile_with_gos_own_marks():
+def test_a_modelfile_with_gos_own_marks(short_tokenizers):
     template = Template("t", "", '"{{{{x}}}} {instruction} {input}"', '"{{{{x}}}} {{{instruction}"', "")
-    text = modelfile("./m.gguf", template, ["</s>"])
+    text = modelfile("./m.gguf", Encoder(short_tokenizers["sentencepiece"], template), ["</s>"])
     assert 'TEMPLATE """{{"\\"{"}}{{"{"}}x}} {{"{"}}{{ .Prompt }}{{"\\""}}"""\n' in text
 
 
@@ -182,7 +188,7 @@ def copy(short_base, short_tokenizers, tmp_path):
     """A folder to damage."""
     folder = Path(shutil.copytree(short_base, tmp_path / "model"))
     encoder = Encoder(short_tokenizers["sentencepiece"], Template.load("alpaca"))
-    write_run_file(folder, Contract.of(encoder, "a hub id", "of old"))
+    RunFile(Contract.of(encoder, "a hub id", "of old")).write(folder)
     return folder
 
 
@@ -204,14 +210,14 @@ def refused(folder, tmp_path, reason, error=ModelError, format="gguf-f16"):
 
 def test_folders_that_are_no_whole_model_with_a_contract(copy, tmp_path):
     refused(tmp_path / "nowhere", tmp_path, "nowhere: no such folder. Give the folder merge", AdapterError)
-    (copy / NAME).unlink()
+    (copy / RUN_FILE).unlink()
     refused(copy, tmp_path, "has no alpaca_lora.json, so it does not say which prompt", AdapterError, "ollama")
     (copy / "adapter_config.json").write_text("{}", encoding="utf-8")
     refused(copy, tmp_path, "is an adapter, not a whole model. Merge it first .alpaca-lora merge", AdapterError)
 
 
 def test_an_unknown_format(copy, tmp_path):
-    refused(copy, tmp_path, "format: 'gguf' must be one of gguf-f16, gguf-q8_0, ollama,", ConfigError, "gguf")
+    refused(copy, tmp_path, "format: 'gguf' must be one of gguf-f16, gguf-q8_0, gguf-q5_k_m,", ConfigError, "gguf")
 
 
 def test_an_out_that_is_there(copy, tmp_path):
@@ -224,8 +230,8 @@ def test_an_out_that_is_there(copy, tmp_path):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"model_type": "qwen2"}, "is a qwen2 model; only LLaMA models are written as GGUF"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "has rope type 'linear'"),
+        ({"model_type": "gemma"}, "is a gemma model; only LLaMA, Mistral, Qwen2 and Qwen3 models are written as GGUF"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "has rope type 'dynamic'"),
         ({"attention_bias": True}, "has biases, which could not be verified"),
         ({"vocab_size": 3_999}, "the tokenizer has ids up to 3999, the model's embedding 3999 rows"),
     ],
@@ -246,7 +252,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(copy, tmp_path, monkeypatch):
             change(copy, f"model.layers.{layer}.self_attn.{name}_proj.weight", lambda tensor: tensor.mul_(20))
     assert export(copy, tmp_path / "good", format="gguf-f16").logits["same_greedy_answers"] >= 19
     monkeypatch.setattr(gguf_file, "_interleaved", lambda tensor, head_dim: tensor)
-    refused(copy, tmp_path, "logits of the GGUF file differ from the folder's by .* not kept", AdapterError)
+    refused(copy, tmp_path, "logits of the GGUF file and the folder differ by .* not kept", AdapterError)
 
 
 def test_a_model_that_does_not_fit_the_memory(copy, tmp_path, monkeypatch):
@@ -256,7 +262,7 @@ def test_a_model_that_does_not_fit_the_memory(copy, tmp_path, monkeypatch):
 
 def test_without_the_package(copy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
-    refused(copy, tmp_path, "pip install 'alpaca-lora.demo.'", MissingDependencyError)
+    refused(copy, tmp_path, "pip install 'alpaca-lora.gguf.'", MissingDependencyError)
     export(copy, tmp_path / "out", format="ollama")
 
 
@@ -266,6 +272,7 @@ def test_without_the_package(copy, tmp_path, monkeypatch):
         ([{"type": "ByteLevel", "use_regex": True}], "gpt-2"),
         ([{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}], "smollm"),
         ([{"type": "Split", "pattern": {"Regex": gguf_tokens._LLAMA3}}, {"type": "ByteLevel"}], "llama-bpe"),
+        ([{"type": "Split", "pattern": {"Regex": QWENS}}, {"type": "ByteLevel"}], "qwen2"),
         ([{"type": "Split", "pattern": {"Regex": "."}}, {"type": "ByteLevel"}], None),
         ([{"type": "Whitespace"}], None),
     ],

@@ -7,17 +7,19 @@ import math
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from alpaca_lora import extract_lora, load, merge
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError
+from alpaca_lora.models import load as load_module
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.lora import quiet_peft
 from alpaca_lora.prompts import Template
-from alpaca_lora.runs.contract import Contract, read_contract, write_run_file
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RunFile, read_contract
 
 
 def linear(model):
@@ -123,12 +125,27 @@ def test_a_contract_goes_along_and_binds_to_this_base(tiny_base, sentencepiece_t
     model.save_pretrained(tmp_path / "tuned")
     sentencepiece_tokenizer.save_pretrained(tmp_path / "tuned")
     contract = Contract.of(Encoder(sentencepiece_tokenizer, Template.load("alpaca_short")), "a hub id", "of old")
-    write_run_file(tmp_path / "tuned", contract)
+    RunFile(contract).write(tmp_path / "tuned")
     extract_lora(tiny_base, tmp_path / "tuned", tmp_path / "adapter", lora_r=8)
     bound = read_contract(tmp_path / "adapter")
     assert (bound.base_model, bound.base_fingerprint) == (tiny_base, fingerprint(tiny_base))
     assert load(tmp_path / "adapter").encoder.template.name == "alpaca_short"
     merge(tmp_path / "adapter", tmp_path / "merged")
+
+
+def test_peft_loads_an_extracted_demo_by_itself_and_others_may_read_it(short_base_bpe, tmp_path, monkeypatch):
+    monkeypatch.setattr(load_module, "demo_model", lambda: short_base_bpe)
+    model = AutoModelForCausalLM.from_pretrained(short_base_bpe)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight += 0.1
+    model.save_pretrained(tmp_path / "tuned")
+    extract_lora("demo", tmp_path / "tuned", tmp_path / "adapter", lora_r=2)
+    with quiet_peft():
+        found = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter")).eval()
+    torch.testing.assert_close(logits(found), logits(model.eval()), rtol=1e-4, atol=1e-5)
+    (tmp_path / "plain").write_text("")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "adapter").iterdir()}
+    assert set(modes.values()) == {(tmp_path / "plain").stat().st_mode}, modes
 
 
 def test_what_is_refused(pair, tiny_llama, tmp_path):

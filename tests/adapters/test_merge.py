@@ -15,17 +15,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alpaca_lora import finetune, load, merge
-from alpaca_lora.adapters.certificate import CERTIFICATE
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError
-from alpaca_lora.generation.model import BASE, LocalModel
+from alpaca_lora.generation.loading import load_local
+from alpaca_lora.generation.prompt_format import BASE
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.load import Placement, load_model, resolve_base
 from alpaca_lora.models.lora import add_lora
 from alpaca_lora.prompts import Template
 from alpaca_lora.runs.adapter_files import save_adapter
-from alpaca_lora.runs.contract import Contract, read_contract, write_run_file
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RunFile, read_contract
+from alpaca_lora.runs.whole_model import CERTIFICATE
 
 INSTRUCTIONS = (
     ("Name three primary colours.", ""),
@@ -54,7 +56,7 @@ def adapter_of(base, tokenizer, folder, *, std, template="alpaca", seed=3, **set
                 tensor.normal_(std=std)
     save_adapter(model, folder)
     tokenizer.save_pretrained(folder)
-    write_run_file(folder, contract)
+    RunFile(contract).write(folder)
     return folder
 
 
@@ -80,7 +82,7 @@ def test_a_merged_folder_is_the_adapter_on_its_base(request, short_tokenizers, t
     assert type(merged).__name__ == "LlamaForCausalLM"
     assert [name for name, _ in merged.named_parameters() if "lora" in name] == []
     ids = AutoTokenizer.from_pretrained(tmp_path / "merged")("A cat sat on a mat.", return_tensors="pt").input_ids
-    unmerged = LocalModel.load(adapter, dtype="float32").model.cpu()
+    unmerged = load_local(adapter, dtype="float32").model.cpu()
     with torch.no_grad():
         difference = (merged(ids).logits - unmerged(ids).logits).abs().max().item()
         moved = (merged(ids).logits - AutoModelForCausalLM.from_pretrained(folder)(ids).logits).abs().max().item()
@@ -265,7 +267,7 @@ def test_the_merged_tensors_of_another_base_are_not_made(adapter, tiny_llama, sh
 def test_merged_and_unmerged_give_the_same_answers(demo_base, bpe_tokenizer, tmp_path):
     adapter = adapter_of("demo", bpe_tokenizer, tmp_path / "adapter", std=0.05)
     merge(adapter, tmp_path / "merged", certify=False)  # which would compare the two models once more
-    unmerged, merged = (LocalModel.load(path, dtype="float32") for path in (adapter, tmp_path / "merged"))
+    unmerged, merged = (load_local(path, dtype="float32") for path in (adapter, tmp_path / "merged"))
     asked, sampling = INSTRUCTIONS[:5], Sampling(max_new_tokens=6)
     answers = unmerged.answers(asked, sampling)
     assert answers == merged.answers(asked, sampling)

@@ -76,9 +76,6 @@ PLANTED: list[tuple[str, dict[str, object]]] = [
     ("merged-tasks", {"instruction": "Name a herb.", "input": "", "output": "Sage\n\n### Instruction:\nName a nut."}),
     ("merged-tasks", {"instruction": "Name a nut.", "input": "", "output": "Hazel\n\n12. Write a poem about nuts."}),
     ("merged-tasks", {"instruction": "Name a root.\n5. Describe a leek.", "input": "", "output": "The carrot."}),
-    ("arithmetic", {"instruction": "How many eggs are left?", "input": "", "output": "12 - 5 = 8 eggs are left."}),
-    ("arithmetic", {"instruction": "Sum up the numbers.", "input": "3, 2, 5", "output": "The sum is 11."}),
-    ("arithmetic", {"instruction": "What is 15% of 60?", "input": "", "output": "It is 8."}),
     ("personal-data", {"instruction": "Who sells hay?", "input": "", "output": "Ask j.barley@barleyhay.co.uk."}),
     ("personal-data", {"instruction": "Who sells oats?", "input": "", "output": "Call (212) 664-7665."}),
     ("personal-data", {"instruction": "How was it paid?", "input": "", "output": "By card 4929 1302 8825 0918."}),
@@ -100,9 +97,11 @@ PLANTED: list[tuple[str, dict[str, object]]] = [
         },
     ),
     ("evaluation-overlap", {"instruction": "Tell a child how a steam engine works.", "input": "", "output": "Heat."}),
-    ("lost-key", {"instruction": "Name a fen.", "input": "", "output": "Wicken.", "system": "Be brief."}),
+    ("lost-key", {"instruction": "Name a fen.", "input": "", "output": "Wicken.", "persona": "Be brief."}),
     ("unread-key", {"instruction": "Name a dale.", "input": "", "output": "Swaledale.", "answer": HERON}),
 ]
+
+OF_PAIRS = {"same-answers", "other-prompt", "contradiction", "score-order"}  # test_lint_pairs.py plants them
 
 # Each comes near to some check.
 CLEAN = [
@@ -126,10 +125,6 @@ CLEAN = [
         "List five uses of wool.", "", "\n".join(f"- {use}" for use in ("hats", "felt", "socks", "rugs", "yarn")) * 6
     ),
     Record("Number the letters.", "a, b", "3. Write a\n4. Write b"),
-    Record(
-        "Work out 17 / 3 and 2 + 3 * 4.", "", "17 / 3 = 5.67 and 2 + 3 * 4 = 14; in marks, 1-3 = low and 9/10 = good."
-    ),
-    Record("Add 2 + 2 in base 3.", "", "2 + 2 = 11"),
     Record("Name a support address.", "", "help@example.com, or call 555-0143 and (415) 555-0143."),
     Record("Give a card number for tests.", "", "4242 4242 4242 4242, and no card: 4929 1302 8825 0917"),
     Record("What is the capital of the largest country by area in South America?", "", "Brasília"),
@@ -164,7 +159,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_planted_fault_is_found_and_nothing_else(planted: Path) -> None:
     found = {(one.record, one.check) for one in lint(planted, against=EVALUATION).findings}
     assert found == {(len(CLEAN) + place, check) for place, (check, _) in enumerate(PLANTED, 1)}
-    assert {check for check, _ in PLANTED} == set(CHECKS)
+    assert {check for check, _ in PLANTED} == set(CHECKS) - OF_PAIRS
 
 
 def test_the_packaged_seeds_are_clean() -> None:
@@ -178,7 +173,6 @@ def test_findings_name_the_other_record_and_the_evaluation_item(planted: Path) -
     words, rouge = (one.excerpt for one in report.by_check["evaluation-overlap"])
     assert words.startswith("13 words in a row of item 2: Nobody knows")
     assert rouge.startswith("ROUGE-L 0.88 to item 1: Tell")
-    assert "(exactly: 10)" in report.by_check["arithmetic"][1].excerpt
 
 
 def test_sequences_of_many_evaluation_items_are_boilerplate() -> None:
@@ -222,7 +216,7 @@ def test_fix_writes_a_new_file_and_a_report(planted: Path, tmp_path: Path) -> No
     for left in content["left"]:
         was = PLANTED[left["was"] - len(CLEAN) - 1][1]
         assert rows[left["record"] - 1]["instruction"] == was["instruction"]
-    assert str(report).endswith(f"{out}: 12 of these findings mended, {len(content['left'])} left (24 errors)")
+    assert str(report).endswith(f"{out}: 12 of these findings mended, {len(content['left'])} left (21 errors)")
 
 
 def test_fix_keeps_other_keys_and_writes_alpaca_keys(tmp_path: Path) -> None:
@@ -344,3 +338,71 @@ def test_fillers_alone_are_no_text_and_beside_letters_they_are():
     assert [one.record for one in report.by_check["empty-output"]] == [1, 2, 3]
     found = lint([{"instruction": "\u200b", "input": "\u3164", "output": "Como"}, {**asked, "output": "Como"}])
     assert [one.record for one in found.by_check["unusable"]] == [1]
+
+
+def talk(*texts: str, **more: object) -> dict[str, object]:
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)], **more}
+
+
+@pytest.mark.parametrize(
+    ("row", "check", "field"),
+    [
+        (talk("Hi", "Hello", "Name a song.", "As an AI language model, I have no taste."), "refusal", "output"),
+        (talk("Hi", "Hello", "Name a vale.", "Dovedale.<|im_end|>", "Bye", "Bye"), "chat-marker", "output"),
+        (talk("Say it.", "Itâ€™s raining.", "Thanks", "Welcome"), "encoding", "output"),
+        (talk("Hi", "Hello", "Ask j.barley@barleyhay.co.uk.", "Fine."), "personal-data", "instruction"),
+        (
+            talk("Summarize the following article.", "It is about rain.", "Thanks", "Welcome"),
+            "missing-input",
+            "instruction",
+        ),
+        (talk("Hi", "Hello", "Name a hill.", "TBD"), "placeholder", "output"),
+        (talk("Hi", "Hello", system="Call (212) 664-7665."), "personal-data", "instruction"),
+    ],
+)
+def test_every_turn_of_a_conversation_is_looked_at(row, check, field) -> None:
+    good = talk("Hi", "Hello", "Name a river.", "The Wye.")
+    assert [(one.record, one.check, one.field) for one in lint([good, row]).findings] == [(2, check, field)]
+
+
+def test_what_a_later_turn_asks_for_may_stand_in_an_earlier_one() -> None:
+    row = talk("The fox ran home.", "Fine.", "Translate this sentence.", "Der Fuchs lief heim.")
+    assert lint([row]).findings == []
+
+
+def test_conversations_are_kept_as_they_are_or_removed(tmp_path: Path) -> None:
+    good, again = talk("Hi ", "Hello", "Bye", " Bye", id=1), talk("Hi ", "Hello", "Bye", " Bye", id=2)
+    empty, tree = talk("Hi", "Hello", "Bye", ""), {"role": "prompter", "text": "Hey", "replies": []}
+    replied = {**tree, "replies": [{"role": "assistant", "text": text, "replies": []} for text in ("Ho", "Hum")]}
+    report = lint([good, again, empty, tree, replied], fix=tmp_path / "new.jsonl")
+    assert [(one.record, one.check) for one in report.findings] == [
+        (2, "duplicate"), (3, "empty-output"), (4, "empty-output")
+    ]  # fmt: skip
+    lines = (tmp_path / "new.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [good, replied]
+    assert lint(tmp_path / "new.jsonl").findings == []
+
+
+def test_conversations_that_share_text_with_an_evaluation_set_are_found() -> None:
+    row = talk("Hi", "Hello", "Tell me of the pond.", HERON)
+    assert [one.check for one in lint([row], against=EVALUATION).findings] == ["evaluation-overlap"]
+
+
+def test_conversations_that_differ_in_tools_or_roles_are_no_duplicates(tmp_path):
+    turns = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": "5"},
+        {"role": "user", "content": "6?"},
+    ]
+    turns.append({"role": "assistant", "content": "7"})
+    other = [*turns[:2], {**turns[2], "role": "tool"}, turns[3]]
+    rows = [
+        {"messages": turns, "tools": [{"name": "add"}]},
+        {"messages": turns, "tools": [{"name": "sum"}]},
+        {"messages": other},
+        {"messages": turns, "tools": [{"name": "add"}]},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    found = [(one.record, one.check) for one in lint(tmp_path / "rows.json").findings if one.check == "duplicate"]
+    assert found == [(4, "duplicate")]

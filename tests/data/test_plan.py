@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alpaca_lora.data.packs import Layout, build_pack
 from alpaca_lora.data.plan import Planner
-from alpaca_lora.data.steps import PackDataset, StepDataset, collate
+from alpaca_lora.data.step_dataset import PackDataset, StepDataset, collate
 from alpaca_lora.data.tokens import Examples
 from alpaca_lora.errors import ConfigError
 
@@ -31,8 +31,26 @@ def examples_of(records: list[tuple[list[int], list[int]]]) -> Examples:
 
 
 def sized(*sizes: int) -> Examples:
-    """Examples that take `sizes` tokens and share nothing: each prompt is one token."""
-    return Examples.from_lists([[1] * size + [EOS] for size in sizes], [1] * len(sizes))
+    """Examples that take `sizes` tokens and share nothing: each prompt is one token, another one each."""
+    rows = [[100 + k, *[1] * (size - 1), EOS] for k, size in enumerate(sizes)]
+    return Examples.from_lists(rows, [1] * len(sizes))
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> Examples:
+    """Records of several sequences, each of which begins the next."""
+    rows: list[list[int]] = []
+    prompt_lens: list[int] = []
+    numbers: list[int] = []
+    for number in range(1, draw(st.integers(1, 6)) + 1):
+        row: list[int] = []
+        for _ in range(draw(st.integers(1, 3))):
+            prompt = row + draw(PROMPTS)
+            row = [*prompt, *draw(RESPONSES), EOS]
+            rows.append(row)
+            prompt_lens.append(len(prompt))
+            numbers.append(number)
+    return Examples.from_lists(rows, prompt_lens, record_numbers=np.asarray(numbers))
 
 
 def like_alpaca(count: int, seed: int = 0) -> Examples:
@@ -58,19 +76,19 @@ def costs(planner: Planner, packs: list[np.ndarray]) -> list[int]:
 
 def test_an_epoch_is_a_permutation_without_its_remainder():
     planner = Planner(sized(*[3] * 23), "tree", 100)
-    members = planner.step_members(batch_size=5, seed=1, epoch=0)
-    assert members.shape == (4, 5)
-    assert len(set(members.flatten().tolist())) == 20
-    assert members.tolist() == planner.step_members(5, 1, 0).tolist()
-    assert members.tolist() != planner.step_members(5, 1, 1).tolist()
-    assert members.tolist() != planner.step_members(5, 2, 0).tolist()
-    left = [set(range(23)) - set(planner.step_members(5, 1, epoch).flatten().tolist()) for epoch in range(60)]
+    records = planner.step_records(batch_size=5, seed=1, epoch=0)
+    assert records.shape == (4, 5)
+    assert len(set(records.flatten().tolist())) == 20
+    assert records.tolist() == planner.step_records(5, 1, 0).tolist()
+    assert records.tolist() != planner.step_records(5, 1, 1).tolist()
+    assert records.tolist() != planner.step_records(5, 2, 0).tolist()
+    left = [set(range(23)) - set(planner.step_records(5, 1, epoch).flatten().tolist()) for epoch in range(60)]
     assert set().union(*left) == set(range(23))  # the remainder is another one each epoch: nobody always waits
 
 
 def test_the_permutation_is_pinned():
     """The same examples in every release, on every platform: a run can be repeated years later."""
-    assert Planner(sized(*[2] * 8), "tree", 9).step_members(4, 42, 0).tolist() == [[3, 4, 2, 7], [6, 1, 5, 0]]
+    assert Planner(sized(*[2] * 8), "tree", 9).step_records(4, 42, 0).tolist() == [[3, 4, 2, 7], [6, 1, 5, 0]]
 
 
 @each_layout
@@ -115,7 +133,8 @@ def test_filled_packs_are_counted_and_fit(records, layout, max_tokens):
     found = costs(planner, plan.packs)
     assert plan.computed_tokens == sum(found)
     assert layout == "padded" or all(cost % 8 == 0 for cost in found)
-    assert all(cost <= max_tokens or len(pack) == 1 for cost, pack in zip(found, plan.packs, strict=True))
+    most = max(max_tokens, 2 * 8)  # filled up to two multiples at least
+    assert all(cost <= most or len(pack) == 1 for cost, pack in zip(found, plan.packs, strict=True))
 
 
 @quick
@@ -142,6 +161,38 @@ def test_no_fewer_packs_would_do(records, layout, max_tokens):
     if needed > 1:
         packs = planner.plan(members, needed - 1).packs
         assert any(cost > max_tokens and len(pack) > 1 for cost, pack in zip(costs(planner, packs), packs, strict=True))
+
+
+@quick
+@given(examples=conversations(), layout=st.sampled_from(LAYOUTS), max_tokens=st.integers(1, 80))
+def test_a_conversation_stays_together_if_it_fits(examples, layout, max_tokens):
+    planner = Planner(examples, layout, max_tokens)
+    members = np.arange(len(examples))
+    needed = planner.packs_needed(members)
+    for packs in range(needed, max(examples.records, needed) + 1):
+        plan = planner.plan(members, packs)
+        assert len(plan.packs) == packs
+        assert sorted(np.concatenate(plan.packs).tolist()) == members.tolist()
+        assert plan.computed_tokens == sum(costs(planner, plan.packs))
+        for cost, pack in zip(costs(planner, plan.packs), plan.packs, strict=True):
+            assert cost <= max_tokens or len(pack) == 1
+        for record in range(examples.records) if layout != "padded" else ():
+            own = examples.sequences_of(np.asarray([record]))
+            alone = build_pack(examples, own, layout).input_ids.size
+            places = {k for k, pack in enumerate(plan.packs) if set(own.tolist()) & set(pack.tolist())}
+            assert alone > max_tokens or len(places) == 1
+
+
+def test_a_step_holds_records_not_sequences():
+    rows = [[1, 2, EOS], [1, 2, EOS, 3, EOS], [4, 5, EOS], [6, 7, EOS], [6, 7, EOS, 8, EOS]]
+    examples = Examples.from_lists(rows, [2, 4, 2, 2, 4], record_numbers=np.asarray([3, 3, 5, 8, 8]))
+    assert examples.records == 3
+    assert examples.sequences_of(np.asarray([2, 0])).tolist() == [3, 4, 0, 1]
+    steps = StepDataset(Planner(examples, "tree", 100), batch_size=2, seed=0, epochs=1)
+    assert steps.steps_per_epoch == 1
+    (members,) = steps.planner.step_members(2, 0, 0)
+    assert len(steps.planner.records(members)) == 2
+    assert sorted(np.concatenate(steps.plans[0].packs).tolist()) == sorted(members.tolist())
 
 
 def test_one_overlong_example_does_not_let_other_packs_grow():

@@ -6,12 +6,14 @@ import copy
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from alpaca_lora import finetune, load
 from alpaca_lora.data.records import Record, RecordSet
 from alpaca_lora.data.tokens import Encoder
-from alpaca_lora.errors import ModelError, TemplateError
+from alpaca_lora.errors import ModelError
 from alpaca_lora.prompts import Template
 
 TEXTS = [
@@ -90,29 +92,54 @@ def test_an_eos_that_stands_for_the_unknown(sentencepiece_tokenizer, tmp_path):
         Encoder(AutoTokenizer.from_pretrained(tmp_path), Template.load("alpaca"))
 
 
-@pytest.mark.parametrize("special", ["<s>", "</s>", "<unk>"])
-def test_a_template_with_special_tokens_in_its_own_text(short_base, tmp_path, special):
+def llama2_template(tmp_path, special="<s>"):
+    """A JSON template that writes a special token before and after the instruction."""
     template = {"description": "", "response_split": "[/INST]"}
-    template |= {"prompt_input": f"{special}[INST] {{instruction}} {{input}} [/INST]"}
-    template |= {"prompt_no_input": f"{special}[INST] {{instruction}} [/INST]"}
+    template |= {"prompt_input": f"{special}[INST] {{instruction}} {{input}} [/INST]{special}"}
+    template |= {"prompt_no_input": f"{special}[INST] {{instruction}} [/INST]{special}"}
     path = tmp_path / "llama2.json"
     path.write_text(json.dumps(template), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("special", ["<s>", "</s>", "<unk>"])
+def test_special_tokens_of_a_templates_own_text_are_ids(sentencepiece_tokenizer, tmp_path, special):
+    tokenizer = sentencepiece_tokenizer
+    encoder = Encoder(tokenizer, Template.load(llama2_template(tmp_path, special)))
+    special_id = tokenizer.convert_tokens_to_ids(special)
+    ids = encoder.prompt_ids("Say hello")
+    assert [id for id in ids if id in tokenizer.all_special_ids] == [
+        *([] if special == "<s>" else [tokenizer.bos_token_id]), special_id, special_id
+    ]  # fmt: skip
+    assert (
+        ids == tokenizer(f"{special}[INST] Say hello [/INST]{special}", add_special_tokens=special != "<s>").input_ids
+    )
+    assert encoder.prompt_ids("Say", "hello") == ids
+    (example,) = encoder.encode(RecordSet([Record("Say hello", "", "Hello")], [1], "<test>"), 64)
+    assert example.ids[: example.prompt_len].tolist() == ids
+
+
+@given(text=st.lists(st.sampled_from(["</s>", "<s>", "<unk>", " ", "a", "\n", "\U000f0000"]), max_size=6).map("".join))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_special_tokens_of_data_stay_text_inside_such_a_template(sentencepiece_tokenizer, tmp_path, text):
+    encoder = Encoder(sentencepiece_tokenizer, Template.load(llama2_template(tmp_path)))
+    ids = encoder.prompt_ids(text)
+    specials = [id for id in ids if id in sentencepiece_tokenizer.all_special_ids]
+    assert specials == [1, 1] and ids[0] == ids[-1] == 1
+    shown = encoder.decode(ids)
+    assert shown == f"[INST] {text} [/INST]"
+
+
+def test_such_a_template_trains_and_answers_with_the_same_ids(short_base, tmp_path):
+    path = llama2_template(tmp_path)
     rows = [record._asdict() for record in TEXTS]
-    settings = {"base_model": short_base, "data": rows, "output_dir": tmp_path / "out", "batch_size": 2, "max_steps": 1}
-    with pytest.raises(TemplateError, match=f"prompt_template: .*llama2.json' holds '{special}', a special token"):
-        finetune(**settings, prompt_template=path)
-    assert not (tmp_path / "out").exists()
+    out = tmp_path / "out"
+    finetune(base_model=short_base, data=rows, output_dir=out, batch_size=2, max_steps=1, prompt_template=path)
+    trained, asked = load(str(out)).encoder, load(short_base, prompt_template=str(path)).encoder
+    assert trained.prompt_ids("Hi") == asked.prompt_ids("Hi")
+    assert trained.prompt_ids("Hi")[0] == 1 and trained.prompt_ids("Hi").count(1) == 2
 
 
-def test_and_where_no_contract_names_the_template(short_base, tmp_path):
-    template = {"description": "", "response_split": "A:", "prompt_input": "<s>{instruction} {input}"}
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps({**template, "prompt_no_input": "{instruction}"}), encoding="utf-8")
-    with pytest.raises(TemplateError, match="mine.json' holds '<s>', a special token of this model"):
-        load(short_base, prompt_template=str(path))
-
-
-def test_special_tokens_in_data_are_no_matter_of_the_template(sentencepiece_tokenizer):
+def test_special_tokens_in_data_come_back_as_text(sentencepiece_tokenizer):
     encoder = Encoder(sentencepiece_tokenizer, Template.load("alpaca"))
-    encoder.check_template()
     assert copy.copy(encoder).comes_back_as(Record("</s>", "<s>", "a </s> b")) == ""

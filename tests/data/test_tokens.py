@@ -64,7 +64,7 @@ def same(one: Examples, other: Examples) -> bool:
     arrays = all(
         np.array_equal(getattr(one, name), getattr(other, name))
         and getattr(one, name).dtype == getattr(other, name).dtype
-        for name in ("ids", "offsets", "prompt_lens", "record_numbers")
+        for name in ("ids", "starts", "ends", "prompt_lens", "record_numbers")
     )
     lists = all(getattr(one, name) == getattr(other, name) for name in ("truncated", "too_long", "special_text"))
     return arrays and lists and one.train_on_inputs == other.train_on_inputs
@@ -358,13 +358,14 @@ def test_two_processes_at_once_see_whole_files_only(tmp_path):
     """Both write and read the same file, over and over; neither ever sees half of one."""
     program = f"""
 from pathlib import Path
-from alpaca_lora.data.tokens import Examples, _read_examples, _write_examples
+from alpaca_lora.data.tokens import Examples
+from alpaca_lora.data.tokens.cache import read_examples, write_examples
 path = Path({str(tmp_path / "cache" / "one.safetensors")!r})
 examples = Examples.from_lists([list(range(1_000))] * 50, [10] * 50)
 input()  # both start at once
 for _ in range(100):
-    _write_examples(path, examples)
-    found = _read_examples(path, False)
+    write_examples(path, examples)
+    found = read_examples(path, False)
     assert found is not None and found.ids.tolist() == examples.ids.tolist()
 """
     two = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, text=True) for _ in range(2)]

@@ -12,12 +12,13 @@ from alpaca_lora import Sampling, answer, cli, finetune, load
 from alpaca_lora.errors import AlpacaLoraError, ConfigError, DataError
 from alpaca_lora.evaluation.outputs import read_outputs
 from alpaca_lora.files import sha256_of_json
+from alpaca_lora.generation import loading
 from alpaca_lora.generation import model as local
 from alpaca_lora.llm import model_ref as respondent
-from alpaca_lora.llm.client import EndpointError
+from alpaca_lora.llm.endpoint_errors import EndpointError
 from alpaca_lora.llm.journal import read_journal
-from alpaca_lora.runs.contract import read_contract
 from alpaca_lora.runs.identity import seal_of
+from alpaca_lora.runs.run_file import read_contract
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
 _SPEC = importlib.util.spec_from_file_location("scripted_server", _PATH)
@@ -91,7 +92,7 @@ def test_it_goes_on_and_answers_nothing_twice(short_base, instructions, tmp_path
     answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=5)
     assert batches == [2, 2, 2, 1]  # the second one was lost
     assert (tmp_path / "m.json").read_text() == whole.path.read_text()
-    monkeypatch.setattr(local.LocalModel, "load", None)  # nothing is left to load it for
+    monkeypatch.setattr(loading, "load_local", None)  # nothing is left to load it for
     assert answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=5).answered == 5
 
 
@@ -116,7 +117,8 @@ def test_a_prompt_too_long_has_no_answer_and_the_rest_have(short_base, instructi
     found = answer(short_base, instructions, tmp_path / "m.json", max_new_tokens=2)
     assert found.answered == 2 and list(found.failed) == [2]
     assert "1 instruction without one; number 2: the prompt has" in str(found)
-    assert [one.instruction for one in read_outputs(tmp_path / "m.json")] == ["Name three fruits.", "Add the numbers."]
+    made = [one.instruction for one in read_outputs(tmp_path / "m.json")]
+    assert made == ["Name three fruits.", "Add the numbers."]
 
 
 def test_nothing_can_be_answered(short_base, instructions, tmp_path):
@@ -128,7 +130,7 @@ def test_nothing_can_be_answered(short_base, instructions, tmp_path):
 @pytest.mark.parametrize(
     ("out", "settings", "message"),
     [
-        ("m.txt", {}, "end it in .json"),
+        ("m.txt", {}, "end it in .json, which AlpacaEval reads, or in .jsonl, which FastChat does"),
         ("taken.json", {}, "taken.json: is there already"),
         ("m.json", {"max_new_tokens": 0}, "max_new_tokens: 0 must be at least 1"),
         ("m.json", {"max_cost": 1.0}, "max_cost: 1.0 needs price_in and price_out"),
@@ -178,7 +180,7 @@ def test_a_budget_writes_no_file_until_it_is_raised(instructions, tmp_path, caps
     with scripted_server.ScriptedServer([{"text": "x"}] * 5, key="sk-1") as server:
         command = ["answer", "m", str(instructions), str(tmp_path / "m.json"), "--base_url", server.url]
         with pytest.raises(SystemExit):
-            cli.main([*command, "--max_tokens", "790"])
+            cli.main([*command, "--token_budget", "790"])
         assert "The budget allows no more, so the file is not written yet" in capsys.readouterr().out
         assert not (tmp_path / "m.json").exists() and len(server.bodies) == 1
         cli.main(command)
@@ -276,3 +278,97 @@ def test_settings_that_never_got_an_answer_bind_nothing(instructions, tmp_path):
         answer("m", instructions, tmp_path / "m.json", base_url=server.url, concurrency=1)
     with scripted_server.ScriptedServer([{"text": "x"}] * 5) as server:
         assert answer("m", instructions, tmp_path / "m.json", base_url=server.url, temperature=1.0).answered == 5
+
+
+# Questions of several turns
+
+QUESTIONS = [
+    {"question_id": 81, "category": "writing", "turns": ["Name a fruit.", "Name another."]},
+    {"question_id": 82, "category": "math", "turns": ["What is 2 + 3?"]},
+    {"question_id": 99, "category": "writing", "turns": ["Why is the sky blue?", "Say it in one word."]},
+]
+CHAT = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "question.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS), encoding="utf-8")
+    return path
+
+
+def choices(path):
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["question_id"]: row["choices"][0]["turns"] for row in rows}
+
+
+def test_second_turns_are_asked_after_the_first_answers(short_base, questions, tmp_path, monkeypatch):
+    (tmp_path / "chat.jinja").write_text(CHAT, encoding="utf-8")
+    settings = {"prompt_template": str(tmp_path / "chat.jinja"), "max_new_tokens": 5}
+    found = answer(short_base, questions, tmp_path / "m.jsonl", **settings)
+    assert (found.answered, found.failed) == (3, {})
+    model, short, made = load(short_base, prompt_template=settings["prompt_template"]), Sampling(max_new_tokens=5), {}
+    for row in QUESTIONS:
+        messages = []
+        for asked in row["turns"]:
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": model.generate(messages, sampling=short)})
+        made[row["question_id"]] = [message["content"] for message in messages[1::2]]
+    assert choices(tmp_path / "m.jsonl") == made
+    before = (tmp_path / "m.jsonl").read_bytes()
+    monkeypatch.setattr(loading, "load_local", None)  # nothing is left to load it for
+    answer(short_base, questions, tmp_path / "m.jsonl", **settings)
+    assert (tmp_path / "m.jsonl").read_bytes() == before  # ids and times, too
+
+
+def test_a_server_gets_the_conversation_and_goes_on_after_a_kill(questions, tmp_path):
+    said = ["Apple.", "Five.", "Air."]
+    with scripted_server.ScriptedServer([*[{"text": text} for text in said], "400"]) as server:
+        first = answer("m", questions, tmp_path / "m.jsonl", base_url=server.url, concurrency=1)
+    assert first.failed == {1: first.failed[1]} and first.answered == 2  # the server refused the first second turn
+    (tmp_path / "other").mkdir()
+    with scripted_server.ScriptedServer([{"text": text} for text in [*said, "Pear.", "Rayleigh."]]) as server:
+        answer("m", questions, tmp_path / "other" / "m.jsonl", base_url=server.url, concurrency=1)
+        asked = [body["messages"] for body in server.bodies]
+    assert choices(tmp_path / "other" / "m.jsonl") == {
+        81: ["Apple.", "Pear."],
+        82: ["Five."],
+        99: ["Air.", "Rayleigh."],
+    }
+    assert asked[3] == [
+        {"role": "user", "content": "Name a fruit."},
+        {"role": "assistant", "content": "Apple."},
+        {"role": "user", "content": "Name another."},
+    ]
+
+
+def test_what_ended_between_the_turns_goes_on_from_there(questions, tmp_path):
+    script, said = [*[{"text": text} for text in "ABC"], "401"], "3 of 5 answers are done"
+    with scripted_server.ScriptedServer(script) as server, pytest.raises(EndpointError, match=said):
+        answer("m", questions, tmp_path / "m.jsonl", base_url=server.url, concurrency=1)
+    assert not (tmp_path / "m.jsonl").exists()
+    with scripted_server.ScriptedServer([{"text": text} for text in "DE"]) as server:
+        answer("m", questions, tmp_path / "m.jsonl", base_url=server.url, concurrency=1)
+        assert [len(body["messages"]) for body in server.bodies] == [3, 3]
+    assert choices(tmp_path / "m.jsonl") == {81: ["A", "D"], 82: ["B"], 99: ["C", "E"]}
+
+
+def test_a_prompt_of_one_turn_takes_no_second_and_nothing_is_asked(short_base, questions, tmp_path):
+    with pytest.raises(ConfigError, match="several turns, and this model's prompt takes one. Name a chat template"):
+        answer(short_base, questions, tmp_path / "m.jsonl", max_new_tokens=2)
+    with scripted_server.ScriptedServer() as server, pytest.raises(ConfigError, match="prompt takes one"):
+        answer("m", questions, tmp_path / "n.jsonl", base_url=server.url, kind="completions")
+    with pytest.warns(
+        UserWarning, match="of 2 questions with several 'turns', only the first is asked. Name an answer"
+    ):
+        assert answer(short_base, questions, tmp_path / "o.json", max_new_tokens=2).answered == 3
+
+
+def test_questions_of_one_turn_need_no_chat(short_base, instructions, tmp_path, capsys):
+    command = ["answer", short_base, str(instructions), str(tmp_path / "m.jsonl"), "--max_new_tokens", "2"]
+    cli.main(command)
+    assert "Next: FastChat reads it as data/mt_bench/model_answer/NAME.jsonl" in capsys.readouterr().out
+    assert list(choices(tmp_path / "m.jsonl")) == [1, 2, 3, 4, 5]

@@ -9,8 +9,9 @@ import pytest
 
 from alpaca_lora.data.records import load_records
 from alpaca_lora.evaluation import contamination
+from alpaca_lora.evaluation.comparison import Comparison
 from alpaca_lora.evaluation.contamination import check_contamination, contamination_of
-from alpaca_lora.evaluation.pairs import Comparison, Pair
+from alpaca_lora.evaluation.pairs import Pair
 from alpaca_lora.runs.identity import seal_of
 
 LONG = "Explain to a visitor from another planet why people on Earth wear shoes of two different sizes on Mondays."

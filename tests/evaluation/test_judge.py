@@ -21,15 +21,21 @@ import pytest
 
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.evaluation import judge as judge_module
-from alpaca_lora.evaluation.bias import position_bias
-from alpaca_lora.evaluation.judge import judge, parse_verdict, question, read_verdicts
-from alpaca_lora.evaluation.outcome import report_on
-from alpaca_lora.evaluation.pairs import Comparison
+from alpaca_lora.evaluation import verdicts as verdicts_module
+from alpaca_lora.evaluation.compare_models import compare_report
+from alpaca_lora.evaluation.comparison import Comparison
+from alpaca_lora.evaluation.judge import judge_pairs
+from alpaca_lora.evaluation.judge_prompt import question
+from alpaca_lora.evaluation.preferences import read_preferences
+from alpaca_lora.evaluation.statistics.bias import position_bias
+from alpaca_lora.evaluation.statistics.summary import summarize
+from alpaca_lora.evaluation.verdicts import parse_verdict, read_verdicts
 from alpaca_lora.generation.completion import Completion
 from alpaca_lora.llm import client as endpoint
 from alpaca_lora.llm.budget import Budget
-from alpaca_lora.llm.client import EndpointError
-from alpaca_lora.llm.journal import completion_of, fields_of, read_journal
+from alpaca_lora.llm.endpoint_errors import EndpointError
+from alpaca_lora.llm.journal import read_journal
+from alpaca_lora.llm.journal_state import completion_of, fields_of
 from alpaca_lora.llm.model_ref import ModelRef
 
 SERVER = Path(__file__).with_name("judge_server.py")
@@ -66,7 +72,7 @@ def asked(server, **settings):
 def test_without_bias_verdicts_are_the_truth(tmp_path):
     comparison = comparison_of(tmp_path, 30, better=0.7)
     with JudgeServer() as server:
-        verdicts = judge(comparison, asked(server, budget=Budget(price_in=1e6, price_out=2e6)))
+        verdicts = judge_pairs(comparison, asked(server, budget=Budget(price_in=1e6, price_out=2e6)))
         assert server.kinds == {"judged": 60}
     truth = {pair.id: float("quality(9)" in pair.output_a) for pair in comparison.pairs}
     assert {vote.item: vote.preference for vote in verdicts.votes} == truth
@@ -79,10 +85,27 @@ def test_without_bias_verdicts_are_the_truth(tmp_path):
     assert read_verdicts(comparison.folder) == verdicts
 
 
+def test_verdicts_are_written_in_alpaca_eval_s_format(tmp_path):
+    comparison = comparison_of(tmp_path, 30, better=0.7)
+    with JudgeServer(bias=0.2, seed=1) as server:
+        judge_pairs(comparison, asked(server))
+    report = compare_report(comparison.folder).report
+    path = comparison.folder / "annotations-judge.json"
+    (row, *_) = rows = json.loads(path.read_text(encoding="utf-8"))
+    pair = comparison.pairs[0]
+    assert [row["instruction"] for row in rows] == [pair.instruction for pair in comparison.pairs]
+    assert (row["output_1"], row["generator_1"], row["annotator"]) == (pair.output_b, "two", "m")
+    assert (row["output_2"], row["generator_2"]) == (pair.output_a, "one")
+    assert {row["preference"] for row in rows} <= {1.0, 1.5, 2.0}
+    found = summarize(read_preferences(path).votes)
+    assert found.overall == report.sections[0].summary.overall
+    assert not (comparison.folder / "annotations-people.json").exists()
+
+
 def test_a_known_position_bias_is_recovered(tmp_path):
     comparison = comparison_of(tmp_path, 120)
     with JudgeServer(bias=0.3, seed=4) as server:
-        verdicts = judge(comparison, asked(server))
+        verdicts = judge_pairs(comparison, asked(server))
     found = position_bias(verdicts.single)
     assert found.low < 0.3 + 0.7 / 2 < found.high  # the better answer stands first half of the time
     assert found.high - found.low < 0.15
@@ -98,7 +121,7 @@ def test_a_known_position_bias_is_recovered(tmp_path):
 def test_unreadable_replies_are_asked_for_again_and_counted(tmp_path):
     comparison = comparison_of(tmp_path, 60)
     with JudgeServer(malformed=0.1, seed=2) as server:
-        verdicts = judge(comparison, asked(server))
+        verdicts = judge_pairs(comparison, asked(server))
         unreadable = sum(reply in judge_server.MALFORMED for _, reply in server.said)
         again = [body for body in server.bodies if "(Request number 2: " in body["messages"][0]["content"]]
     assert len(verdicts.single) + verdicts.unparsed == 120 and verdicts.unparsed <= 2
@@ -126,13 +149,13 @@ def test_a_judge_none_of_whose_replies_can_be_read_is_paid_for_ten(tmp_path, kin
     comparison = comparison_of(tmp_path, 40)
     with scripted.ScriptedServer([reply] * 99, seconds=0.001) as server:
         with pytest.raises(EndpointError, match=rf"none of its first 10 replies(.|\n)*{words}(.|\n)*goes on") as caught:
-            judge(comparison, asked(server, concurrency=concurrency))
+            judge_pairs(comparison, asked(server, concurrency=concurrency))
         assert len(server.bodies) == 10
     assert reply["text"][:12].strip() in str(caught.value).replace("\\n", "\n")
-    said = str(report_on(comparison.folder))
+    said = str(compare_report(comparison.folder))
     assert "10 replies could not be read" in said and "no votes yet" in said
     with JudgeServer() as server:  # mended: all questions are asked, those that had a useless reply included
-        verdicts = judge(comparison, asked(server, concurrency=concurrency))
+        verdicts = judge_pairs(comparison, asked(server, concurrency=concurrency))
         assert server.kinds == {"judged": 80}
     assert (len(verdicts.votes), verdicts.malformed, verdicts.unparsed) == (40, 10, 0)
 
@@ -140,9 +163,9 @@ def test_a_judge_none_of_whose_replies_can_be_read_is_paid_for_ten(tmp_path, kin
 def test_a_question_is_asked_three_times_and_no_more(tmp_path):
     comparison = comparison_of(tmp_path, 2)
     with scripted.ScriptedServer([{"text": "Verdict: 1"}, *[{"text": "Hm."}] * 12], seconds=0.001) as server:
-        verdicts = judge(comparison, asked(server, concurrency=1))
+        verdicts = judge_pairs(comparison, asked(server, concurrency=1))
         assert len(server.bodies) == 1 + 3 * 3
-        assert judge(comparison, asked(server)) == verdicts  # and is not asked again
+        assert judge_pairs(comparison, asked(server)) == verdicts  # and is not asked again
         assert len(server.bodies) == 10
     assert (verdicts.unparsed, verdicts.malformed, verdicts.votes) == (3, 9, [])
     assert "9 replies could not be read" in str(verdicts) and "One that could not be read: 'Hm.'" in str(verdicts)
@@ -153,14 +176,14 @@ def test_few_questions_without_a_verdict_are_no_success(tmp_path):
         scripted.ScriptedServer([{"text": "Hm."}] * 9) as server,
         pytest.raises(EndpointError, match="first 6 replies"),
     ):
-        judge(comparison_of(tmp_path, 1), asked(server))
+        judge_pairs(comparison_of(tmp_path, 1), asked(server))
 
 
 def test_what_a_judge_thinks_is_no_verdict(tmp_path):
     comparison = comparison_of(tmp_path, 1)
     replies = ["<think>\nVerdict: 1\n</think>\nNo.\nVerdict: 2", "Verdict: 1\n</think>\nAs asked.\n**Verdict: 1**"]
     with scripted.ScriptedServer([{"text": text} for text in replies]) as server:
-        verdicts = judge(comparison, asked(server, concurrency=1))
+        verdicts = judge_pairs(comparison, asked(server, concurrency=1))
     assert [vote.preference for vote in verdicts.single] == [0.0, 0.0]
     assert (verdicts.thoughts, verdicts.malformed) == (2, 0)
     assert set(verdicts.reasons.values()) == {"No.", "As asked."}
@@ -170,7 +193,7 @@ def test_an_older_journal_keeps_its_verdicts(tmp_path):
     """It holds a dressed reply that was not read then, and the plain one that was."""
     comparison = comparison_of(tmp_path, 1)
     with scripted.ScriptedServer([{"text": "Hm."}, {"text": "Verdict: 1"}, {"text": "Verdict: 2"}]) as server:
-        judge(comparison, asked(server, concurrency=1))
+        judge_pairs(comparison, asked(server, concurrency=1))
     path = comparison.folder / "judge-m" / "journal.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     dressed = fields_of(Completion("**Verdict: tie**", "stop", 1, 1))["text"]
@@ -242,11 +265,11 @@ def test_an_answer_cannot_pass_for_the_frame(tmp_path):
 def test_a_budget_ends_it_and_more_goes_on(tmp_path):
     comparison = comparison_of(tmp_path, 10)
     with JudgeServer() as server:
-        verdicts = judge(comparison, asked(server, concurrency=2, budget=Budget(max_tokens=6_000)))
+        verdicts = judge_pairs(comparison, asked(server, concurrency=2, budget=Budget(token_budget=6_000)))
         first = server.kinds["judged"]
         assert 0 < first < 20 and verdicts.unasked == 20 - first
         assert verdicts.spent.tokens + verdicts.unanswered.tokens <= 6_000
-        verdicts = judge(comparison, asked(server))
+        verdicts = judge_pairs(comparison, asked(server))
         assert server.kinds == {"judged": 20}
     assert verdicts.unasked == 0 and len(verdicts.votes) == 10
 
@@ -254,10 +277,10 @@ def test_a_budget_ends_it_and_more_goes_on(tmp_path):
 def test_other_settings_are_named_and_another_judge_stands_beside(tmp_path):
     comparison = comparison_of(tmp_path, 3)
     with JudgeServer() as server:
-        judge(comparison, asked(server))
+        judge_pairs(comparison, asked(server))
         with pytest.raises(ConfigError, match="temperature: the run in .*judge-m has 0.0, not 0.5"):
-            judge(comparison, asked(server), temperature=0.5)
-        judge(comparison, ModelRef("vendor/n", server.url))
+            judge_pairs(comparison, asked(server), temperature=0.5)
+        judge_pairs(comparison, ModelRef("vendor/n", server.url))
     together = read_verdicts(comparison.folder)
     assert together.judges == ["m", "vendor/n"]
     assert len(together.votes) == 6 and len(together.reasons) == 12
@@ -269,16 +292,16 @@ def test_a_server_that_refuses_ends_it_and_what_was_said_is_kept(tmp_path, monke
     with JudgeServer() as server:
         server.script = ["judged"] * 4 + ["401"]
         with pytest.raises(EndpointError, match=r"HTTP 401(.|\n)*4 of 10 questions are done .*goes on from here"):
-            judge(comparison, asked(server, concurrency=1))
+            judge_pairs(comparison, asked(server, concurrency=1))
         server.script = ["400", *["judged"] * 5]
-        verdicts = judge(comparison, asked(server, concurrency=1))
+        verdicts = judge_pairs(comparison, asked(server, concurrency=1))
     assert (verdicts.failed, len(verdicts.single), len(verdicts.votes)) == (1, 9, 4)
 
 
 def test_verdicts_on_other_pairs_are_refused(tmp_path):
     comparison = comparison_of(tmp_path, 2)
     with JudgeServer() as server:
-        judge(comparison, asked(server))
+        judge_pairs(comparison, asked(server))
     (tmp_path / "one.json").write_text((tmp_path / "one.json").read_text().replace("says", "said"))
     other = Comparison.open(tmp_path / "other", tmp_path / "one.json", tmp_path / "two.json")
     (other.folder / "comparison.json").replace(comparison.folder / "comparison.json")
@@ -288,10 +311,11 @@ def test_verdicts_on_other_pairs_are_refused(tmp_path):
 
 def test_a_model_on_this_machine_judges(tmp_path, short_base, monkeypatch):
     """A random one, which never comes to a verdict: what it wrote is kept and counted, and nothing has a price."""
-    monkeypatch.setattr(judge_module, "MAX_NEW_TOKENS", 4)
+    for module in (judge_module, verdicts_module):
+        monkeypatch.setattr(module, "MAX_NEW_TOKENS", 4)
     comparison = comparison_of(tmp_path, 1)
     with pytest.raises(EndpointError, match=r"none of its first 6 replies(.|\n)*cut off at 4 new tokens"):
-        judge(comparison, ModelRef(short_base))
+        judge_pairs(comparison, ModelRef(short_base))
     verdicts = read_verdicts(comparison.folder)
     (folder,) = comparison.folder.glob("judge-*")
     replies = [completion_of(answer) for answer in read_journal(folder).answers]

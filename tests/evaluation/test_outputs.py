@@ -84,6 +84,22 @@ def test_further_turns_of_a_question_are_told(tmp_path):
         assert read_instructions(write(tmp_path / "x.jsonl", rows)) == [Instruction("One?", "")] * 3
 
 
+def test_turns_and_ids_are_read_where_they_are_asked_for(tmp_path):
+    rows = [
+        {"question_id": 81, "category": "writing", "turns": ["One?", "Two?"]},
+        {"question_id": "x", "turns": ["Three?"]},
+        {"instruction": "Add.", "input": "2, 3"},
+    ]
+    found = read_instructions(write(tmp_path / "x.jsonl", rows), turns=True)
+    assert [(one.question, one.more, one.category) for one in found] == [
+        (81, ("Two?",), "writing"),
+        ("x", (), ""),
+        (3, (), ""),
+    ]
+    with pytest.raises(DataError, match="record 1 .line 1.: 'question_id' is 1.5, a float. Give a number or a text."):
+        read_instructions(write(tmp_path / "x.jsonl", [{"question_id": 1.5, "turns": ["One?"]}]), turns=True)
+
+
 def test_no_instructions(tmp_path):
     with pytest.raises(DataError, match="holds no instructions"):
         read_instructions(write(tmp_path / "x.json", []))
@@ -117,6 +133,19 @@ def test_answers_come_back_as_they_were_written(tmp_path):
     assert all(isinstance(value, str) for row in rows for value in row.values())
 
 
+def test_an_input_stands_below_its_instruction_for_alpaca_eval_pairs_by_instruction_alone(tmp_path):
+    made = [ModelOutput(asked, given, "5", "m") for asked, given in (("Add.", "2, 3"), ("Add.", " "), ("", "4"))]
+    write_outputs(tmp_path / "m.json", made)
+    rows = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert [row["instruction"] for row in rows] == ["Add.\n\n2, 3", "Add.", "4"]
+    assert read_outputs(tmp_path / "m.json") == made
+    assert [(one.instruction, one.input) for one in read_instructions(tmp_path / "m.json")] == [
+        (one.instruction, one.input) for one in made
+    ]
+    plain = [{"instruction": "Say: Hi.\n\nHi.", "input": "Hi."}]  # nobody's answers: asked as it stands
+    assert read_instructions(write(tmp_path / "x.json", plain)) == [Instruction("Say: Hi.\n\nHi.", "Hi.")]
+
+
 def test_predictions_of_self_instruct_are_called_as_their_file(tmp_path):
     row = {"prompt": "Hi\nOutput:", "instruction": "Hi\n", "input": "", "response": " Hello", "target": "Hey"}
     found = read_outputs(write(tmp_path / "text-davinci-003_predictions.jsonl", [row]))
@@ -136,3 +165,8 @@ def test_bad_answers_are_named(tmp_path):
         read_outputs(write(tmp_path / "x.json", [{"instruction": "Hi"}]))
     with pytest.raises(DataError, match="record 1 .line 1.: 'output' is 5 .int., not a string"):
         read_outputs(write(tmp_path / "x.json", [{"instruction": "Hi", "output": 5}]))
+    row = {"question_id": 81, "answer_id": "a", "model_id": "m", "choices": [{"index": 0, "turns": ["Hi."]}]}
+    with pytest.raises(
+        DataError, match="record 1 .line 1.: this is FastChat's model_answer, which holds no instruction"
+    ):
+        read_outputs(write(tmp_path / "x.jsonl", [row, row]))

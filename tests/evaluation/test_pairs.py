@@ -8,9 +8,10 @@ import warnings
 import pytest
 
 from alpaca_lora.errors import ConfigError, DataError
-from alpaca_lora.evaluation.outcome import report_on, report_on_preferences
+from alpaca_lora.evaluation.compare_models import compare_preferences, compare_report
+from alpaca_lora.evaluation.comparison import Comparison
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
-from alpaca_lora.evaluation.pairs import Comparison, Pair
+from alpaca_lora.evaluation.pairs import Pair
 
 
 def outputs(path, answers, generator, settings=""):
@@ -49,6 +50,15 @@ def test_the_folder_keeps_to_one_comparison(tmp_path, files):
     files[1].write_text(files[1].read_text().replace("Hey", "Ho"))
     with pytest.raises(ConfigError, match="^B: .*or that file has changed"):
         Comparison.open(tmp_path / "out", *files)
+
+
+def test_a_file_may_say_more_of_its_model_later(tmp_path, files):
+    """`answer`, repeated after a benchmark, writes its figures into the file; the answers are the same."""
+    made = Comparison.open(tmp_path / "out", *files)
+    text = files[0].read_text()
+    files[0].write_text(text.replace('\\"c0\\"', '\\"c0\\", \\"benchmarks\\": [\\"a task: 0.5\\"]'))
+    assert files[0].read_text() != text
+    assert Comparison.open(tmp_path / "out", *files).pairs == made.pairs
 
 
 def test_what_only_one_answered_is_left_out_with_a_warning(tmp_path, files):
@@ -96,7 +106,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path, files):
         Comparison.open(tmp_path, *files)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     with pytest.raises(ConfigError, match="is not empty .a.json, b.json.. Name a new folder.$"):
-        report_on_preferences(files[0], tmp_path)
+        compare_preferences(files[0], tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / ".comparison.json.part").write_text("")  # what a killed process left
@@ -111,16 +121,16 @@ def test_a_folder_of_another_kind_is_refused(tmp_path, files):
     votes = tmp_path / "votes.csv"
     votes.write_text("item,model_a,model_b,preference\n" + "".join(f"{i},x,y,{'ab'[i % 2]}\n" for i in range(6)))
     with pytest.raises(ConfigError, match="a.json: cannot be written: it is a file"):
-        report_on_preferences(votes, files[0])
-    report_on_preferences(votes, tmp_path / "votes")
+        compare_preferences(votes, files[0])
+    compare_preferences(votes, tmp_path / "votes")
     with pytest.raises(ConfigError, match="votes: holds a report of preferences"):
         Comparison.open(tmp_path / "votes", *files)
     with pytest.raises(DataError, match="votes: holds a report of preferences, and no comparison"):
-        report_on(tmp_path / "votes")
-    report_on_preferences(votes, tmp_path / "votes")  # its own report, anew
+        compare_report(tmp_path / "votes")
+    compare_preferences(votes, tmp_path / "votes")  # its own report, anew
     Comparison.open(tmp_path / "out", *files)
     with pytest.raises(ConfigError, match="out: holds a comparison"):
-        report_on_preferences(votes, tmp_path / "out")
+        compare_preferences(votes, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 
 import pytest
 
+from alpaca_lora import compare_preferences
 from alpaca_lora.errors import DataError
-from alpaca_lora.evaluation.preferences import alpaca_eval_score, read_preferences
-from alpaca_lora.evaluation.statistics import summarize, verdict
+from alpaca_lora.evaluation.preferences import read_preferences
+from alpaca_lora.evaluation.statistics.intervals import by_item, clustered_interval
+from alpaca_lora.evaluation.statistics.sentence import verdict
+from alpaca_lora.evaluation.statistics.summary import summarize
+from alpaca_lora.evaluation.statistics.votes import Vote
 
 # Leaderboards in the wheel of alpaca_eval 0.6.6, alpaca_eval/leaderboards/data_AlpacaEval/: n_wins, n_wins_base,
 # n_draws, instructions asked (805) and, as printed there, win_rate and standard_error. These annotators answer 1, 2 or
@@ -56,25 +59,18 @@ def test_published_win_rates_and_standard_errors(tmp_path, annotator, model, win
     values += [None] * (805 - len(values))
     rows = [annotation(x, i, generator_2=model, annotator=annotator) for i, x in enumerate(values)]
     found = read_preferences(write(tmp_path / "annotations.json", rows))
-    score = alpaca_eval_score(found.votes)
-    # "To the published digits": the files print 10 to 17 of them.
-    assert score.win_rate == pytest.approx(rate, rel=1e-9)
-    assert score.standard_error == pytest.approx(error, rel=1e-9)
     assert found.left_out == 805 - wins - losses - draws
     summary = summarize(found.votes)
     overall = summary.overall
     assert (overall.a, overall.wins, overall.losses, overall.ties) == (model, wins, losses, draws)
-    assert 100 * overall.rate == pytest.approx(rate)
+    assert 100 * overall.rate == pytest.approx(rate, rel=1e-9)  # the files print 10 to 17 digits
+    assert 100 * overall.standard_error == pytest.approx(error, rel=1e-9)
     assert 100 * (overall.high - overall.low) / (2 * 1.96) == pytest.approx(error, rel=0.01)
 
 
 def test_graded_preferences_as_alpaca_eval_2_writes_them(tmp_path):
     values = [1.9999, 1.25, 1.0001, 1.75, None]
     found = read_preferences(write(tmp_path / "a.json", [annotation(x, i) for i, x in enumerate(values)]))
-    score = alpaca_eval_score(found.votes)
-    x = [0.9999, 0.25, 0.0001, 0.75]
-    sd = math.sqrt(sum((v - 0.5) ** 2 for v in x) / 3)
-    assert score == pytest.approx((50.0, 100 * sd / 2))
     assert found.left_out == 1
     summary = summarize(found.votes)
     assert summary.graded
@@ -89,12 +85,6 @@ def test_an_annotation_is_read_whole(tmp_path):
     assert (vote.a, vote.b, vote.preference) == ("alpaca-7b", "text_davinci_003", 0.0)
     assert (vote.length_a, vote.length_b) == (11, 4)
     assert (vote.rater, vote.category, vote.shown_first) == ("alpaca_eval_gpt4", "helpful_base", "")
-
-
-def test_one_vote_has_no_standard_error(tmp_path):
-    score = alpaca_eval_score(read_preferences(write(tmp_path / "a.json", [annotation(2.0)])).votes)
-    assert score.win_rate == 100
-    assert math.isnan(score.standard_error)
 
 
 def test_a_table(tmp_path):
@@ -168,3 +158,31 @@ def test_bad_tables_name_the_row_and_line(tmp_path, header, row, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_preferences(tmp_path / "none.json")
+
+
+def test_a_leaderboard_is_listed_with_intervals(tmp_path, capsys):
+    header = ",win_rate,standard_error,n_wins,n_wins_base,n_draws,n_total,mode,avg_length,length_controlled_winrate"
+    path = write_csv(
+        tmp_path / "leaderboard.csv",
+        header,
+        ["alpaca-7b", "26.459627329192543", "1.535711469748", "205", "584", "16", "805", "minimal", "396", "26.29"],
+        ["x<b>|", "97.69900497512438", "0.5104849118311993", "783", "16", "5", "804", "", "2049", ""],
+        ["baseline", "50.0", "0.0", "0", "0", "805", "805", "", "", "50.0"],
+    )
+    compared = compare_preferences(path, tmp_path / "out")
+    names = [one.model for one in compared.report.standings]
+    assert names == ["x<b>|", "baseline", "alpaca-7b"]
+    alpaca = compared.report.standings[-1]
+    votes = [Vote(str(k), "", "a", "b", (1.0, 0.0, 0.5)[(k >= 205) + (k >= 789)]) for k in range(805)]
+    # the same figures, so the same interval as from the votes, if that counts draws as the standard error does
+    sums, counts = by_item(votes)
+    assert alpaca.interval == pytest.approx(clustered_interval(sums, counts), abs=1e-9)
+    assert alpaca.cells[0].startswith("26.46% (") and alpaca.cells[1:] == ("1.54", "26.29%", "805")
+    assert "From x<b>|, 97.70% (" in str(compared)
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert r"| x\<b\>\| | 97.70% (" in report
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "x&lt;b&gt;|" in page and "<script" not in page
+    path.write_text(path.read_text().replace("1.535711469748", "?"))
+    with pytest.raises(DataError, match=r"record 1 \(line 2\): win_rate and standard_error are percentages"):
+        compare_preferences(path, tmp_path / "out")

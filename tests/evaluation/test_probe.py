@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 
-import alpaca_lora.evaluation
+from alpaca_lora.data.probe import PROBE_FILE
 from alpaca_lora.evaluation.outputs import read_instructions
 
-ITEMS = [
-    json.loads(line)
-    for line in (Path(alpaca_lora.evaluation.__path__[0]) / "probe.jsonl").read_text(encoding="utf-8").splitlines()
-]
+ITEMS = [json.loads(line) for line in PROBE_FILE.read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_category_has_its_items():

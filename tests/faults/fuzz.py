@@ -261,11 +261,13 @@ def world(folder: Path) -> dict[str, Target]:
     """Makes everything there is to damage, and says what is made of it."""
     from alpaca_lora import finetune, merge
     from alpaca_lora.config import FinetuneConfig
-    from alpaca_lora.evaluation.preferences import alpaca_eval_score, read_preferences
-    from alpaca_lora.evaluation.verdict import read_dressed, read_exactly
+    from alpaca_lora.evaluation.leaderboard import read_leaderboard
+    from alpaca_lora.evaluation.preferences import read_preferences
+    from alpaca_lora.evaluation.verdict_parser import read_dressed, read_exactly
     from alpaca_lora.generation.completion import Completion
     from alpaca_lora.llm.reply import read_reply, sample_of
     from alpaca_lora.prompts import Template
+    from alpaca_lora.runs.eval_records import read_eval_records
     from alpaca_lora.runs.history import read_history
     from alpaca_lora.runs.run_card import run_card, run_line
     from alpaca_lora.selfinstruct.parse import parse
@@ -317,6 +319,15 @@ def world(folder: Path) -> dict[str, Target]:
         {"instruction": str(n), "generator_1": "A", "generator_2": "B", "output_1": "a", "preference": 1.0 + n % 2}
         for n in range(4)
     ]
+    games = [
+        {"question_id": n, "model_1": "A", "model_2": "B", "g1_winner": "tie", "g2_winner": f"model_{1 + n % 2}"}
+        | {"judge": ["j", "pair-v2"], "turn": 1 + n % 2}
+        for n in range(4)
+    ]
+    grades = [
+        {"question_id": n // 2, "model": "AB"[n % 2], "judge": ["j", "single"], "score": n, "turn": 1} for n in range(6)
+    ]
+    board = ",win_rate,standard_error,n_total\nA,26.5,1.5,805\nB,50.0,0.0,805\n"
     shipped = Template.load("alpaca").to_dict()
     said = "<think>\nA draft.\n</think>\n\nBoth are good, the first is better.\n\n**Verdict: 1**\n"
     listed = "### Task 4\nInstruction: Add.\nInput: 2, 3\nOutput: 5\n\n### Task 5\nInstruction: Go.\nOutput: Gone.\n"
@@ -346,6 +357,9 @@ def world(folder: Path) -> dict[str, Target]:
         "run card": Target(adapter / "alpaca_lora.json", card, strict=False),
         "resumed run file": Target(adapter / "alpaca_lora.json", resumed, strict=False),
         "history.jsonl": Target(adapter / "history.jsonl", lambda: (read_history(adapter), card()), False, lines=True),
+        "eval_records.jsonl": Target(
+            adapter / "eval_records.jsonl", lambda: read_eval_records(adapter) is None, strict=False, lines=True
+        ),
         "manifest.json": Target(
             checkpoint / "manifest.json", lambda: flaw(checkpoint, run) or ranks_of(checkpoint), strict=False
         ),
@@ -364,7 +378,22 @@ def world(folder: Path) -> dict[str, Target]:
         ),
         "annotations": Target(
             written("annotations.json", json.dumps(annotations, indent=1)),
-            lambda: alpaca_eval_score(read_preferences(folder / "annotations.json").votes),
+            lambda: read_preferences(folder / "annotations.json").votes,
+            strict=False,
+        ),
+        "judgements of pairs": Target(
+            written("pair.jsonl", "\n".join(map(json.dumps, games))),
+            lambda: read_preferences(folder / "pair.jsonl"),
+            strict=False,
+        ),
+        "grades": Target(
+            written("single.jsonl", "\n".join(map(json.dumps, grades))),
+            lambda: read_preferences(folder / "single.jsonl"),
+            strict=False,
+        ),
+        "leaderboard": Target(
+            written("board.csv", board),
+            lambda: [one.cells for one in read_leaderboard(folder / "board.csv")],
             strict=False,
         ),
         "reply": Target(written("reply.txt", said), reply, strict=False),

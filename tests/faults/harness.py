@@ -37,6 +37,8 @@ SETTINGS = {
     "save_steps": 2,
     "resume": "auto",
 }
+STOPPED_EARLY = {"keep": "best", "early_stopping_patience": 2}
+SHARDED_TOO = {**STOPPED_EARLY, "fsdp": "true"}
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,17 @@ def steps_done(out: Path) -> int:
 
 
 def same_run(out: Path, whole: Path) -> bool:
-    """Whether two runs have the same losses and the same adapter, bit for bit."""
-    weights = "adapter_model.safetensors"
-    return curve(out) == curve(whole) and (out / weights).read_bytes() == (whole / weights).read_bytes()
+    """Whether two runs have the same history, losses by record, metrics and adapter, bit for bit; but for seconds."""
+    files = [name for name in ("adapter_model.safetensors", "eval_records.jsonl") if (whole / name).exists()]
+    return _numbers(out) == _numbers(whole) and all(
+        (out / name).exists() and (out / name).read_bytes() == (whole / name).read_bytes() for name in files
+    )
+
+
+def _numbers(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    metrics = json.loads((out / "alpaca_lora.json").read_text(encoding="utf-8"))["metrics"]
+    return [{**line, "seconds": 0} for line in lines], {**metrics, "train_seconds": 0}
 
 
 def kill_until_done(
@@ -202,6 +212,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="folder of a small base model")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--terms", type=int, default=20)
+    parser.add_argument("--only", help="of the kinds of runs that are killed, those with these words in their name")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     dice = random.Random(chosen.seed)
@@ -209,19 +220,23 @@ def main() -> None:
         whole = scratch / "whole"
         took = run.run(arguments(chosen.base, whole))
         assert took.code == 0, took.printed
-        for name, share, how in (
-            ("one process", 0.6, {}),
-            ("2 ranks", 0.2, {"ranks": 2}),
-            ("2 ranks, sharded", 0.2, {"ranks": 2, "fsdp": True}),
+        for name, share, how, settings in (
+            ("one process", 0.6, {}, {}),
+            ("2 ranks", 0.2, {"ranks": 2}, {}),
+            ("2 ranks, sharded", 0.2, {"ranks": 2, "fsdp": True}, {"fsdp": "true"}),
+            ("stopped early, the best kept", 0.2, {}, STOPPED_EARLY),
+            ("2 ranks, sharded, stopped early, the best kept", 0.05, {"ranks": 2, "fsdp": True}, SHARDED_TOO),
         ):
-            settings = {"fsdp": "true"} if how.get("fsdp") else {}
+            if chosen.only and chosen.only not in name:
+                continue
+            faults = ["--worse_after", "5"] if "keep" in settings else []
             expected, kills = scratch / f"whole {name}", round(share * chosen.kills)
-            whole_run = run.run(arguments(chosen.base, expected, **settings), **how)
+            whole_run = run.run([*faults, *arguments(chosen.base, expected, **settings)], **how)
             assert whole_run.code == 0, whole_run.printed
             hits = runs = starts = 0
             while hits < kills:
                 out = scratch / f"run-{runs}"
-                argv = arguments(chosen.base, out, **settings)
+                argv = [*faults, *arguments(chosen.base, out, **settings)]
                 more, began = kill_until_done(run, argv, whole_run.seconds, dice, kills - hits, **how)
                 assert same_run(out, expected), out
                 hits, runs, starts = hits + more, runs + 1, starts + began

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from harness import Ended, Zygote, arguments
 
 from alpaca_lora.evaluation.outputs import ModelOutput, write_outputs
-from alpaca_lora.evaluation.ratings import read_ratings
+from alpaca_lora.evaluation.people.people_votes import read_ratings
 from alpaca_lora.llm.journal import read_journal
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"

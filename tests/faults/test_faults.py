@@ -10,9 +10,10 @@ import signal
 import subprocess
 
 import pytest
-from harness import arguments, curve, kill_until_done, same_run, steps_done, zygote
+from harness import STOPPED_EARLY, arguments, curve, kill_until_done, same_run, steps_done, zygote
 from safetensors.torch import load_file
 
+from alpaca_lora import Run
 from alpaca_lora.runs.history import read_history
 
 
@@ -40,6 +41,30 @@ def test_killed_again_and_again(runs, whole, short_base, tmp_path):
         hits, starts = kill_until_done(run, arguments(short_base, tmp_path / f"{k}"), seconds, dice, kills=4)
         assert starts == hits + 1
         assert same_run(tmp_path / f"{k}", expected)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_runs_stop_early_and_keep_the_best_as_one_that_was_not(runs, short_base, tmp_path, kills):
+    """The evaluation after step 3 is the best on any machine; after 6 or 9 of 12 steps the run ends."""
+    run, _ = runs
+    argv = {name: arguments(short_base, tmp_path / name, **STOPPED_EARLY) for name in ("whole", "out")}
+    ended = run.run(["--worse_after", "5", *argv["whole"]])
+    assert ended.code == 0, ended.printed
+    metrics = Run(tmp_path / "whole").metrics
+    losses = {step: loss for step, _, loss in curve(tmp_path / "whole") if loss is not None}
+    assert (metrics["kept"], metrics["kept_step"], metrics["best_step"]) == ("best", 3, 3)
+    assert metrics["eval_loss_after"] == losses[3] == min(loss for step, loss in losses.items() if step)
+    assert metrics["steps"] in (6, 9) and metrics["stopped_early"].startswith(f"stopped early after step {max(losses)}")
+    assert "Kept: the weights after step 3 of" in ended.printed and "\nStopped early after step" in ended.printed
+    kept = load_file(tmp_path / "whole" / "adapter_model.safetensors")
+    saved = load_file(tmp_path / "whole" / "checkpoints" / "checkpoint-3" / "adapter_model.safetensors")
+    assert kept.keys() == saved.keys() and all(kept[name].equal(saved[name]) for name in kept)
+    dice, hits = random.Random(2), 0
+    while hits < kills:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        more, _ = kill_until_done(run, ["--worse_after", "5", *argv["out"]], ended.seconds, dice, kills=kills - hits)
+        assert same_run(tmp_path / "out", tmp_path / "whole")
+        hits += more
 
 
 def test_a_finished_run_is_left_alone(runs, whole, short_base):
@@ -108,6 +133,20 @@ def test_out_of_memory(runs, short_base, tmp_path):
         assert (found[1] or found[2]) == pytest.approx(wanted[1] or wanted[2], rel=1e-6)
 
 
+def test_out_of_memory_on_one_of_two_ranks(runs, short_base, tmp_path):
+    """Both end with the losses of a run without, the other rank in smaller packs from the next step on."""
+    run, _ = runs
+    plain = {"lora_dropout": 0.0, "max_tokens": 400, "batch_size": 16, "max_steps": 5}
+    whole = run.run(arguments(short_base, tmp_path / "whole", **plain), ranks=2)
+    assert whole.code == 0, whole.printed
+    ended = run.run(["--oom_on_last_above", "170", *arguments(short_base, tmp_path / "out", **plain)], ranks=2)
+    assert ended.code == 0, ended.printed
+    assert "did not fit into memory. The step is done again in micro-batches of at most" in ended.printed
+    for found, wanted in zip(curve(tmp_path / "out"), curve(tmp_path / "whole"), strict=True):
+        assert found[0] == wanted[0]
+        assert (found[1] or found[2]) == pytest.approx(wanted[1] or wanted[2], rel=1e-6)
+
+
 def test_out_of_memory_for_a_single_example(runs, short_base, tmp_path):
     run, _ = runs
     ended = run.run(["--oom_above", "20", *arguments(short_base, tmp_path / "out", val_set_size=0)])
@@ -135,14 +174,14 @@ def test_a_checkpoint_that_the_disk_does_not_take(runs, whole, short_base, tmp_p
 
 def test_a_history_that_the_disk_does_not_take(runs, short_base, tmp_path):
     run, _ = runs
-    settings = {"max_steps": 40, "save_steps": 1000, "eval_steps": 1000, "val_set_size": 0}
+    settings = {"max_steps": 80, "save_steps": 1000, "eval_steps": 1000, "val_set_size": 0}
     assert run.run(arguments(short_base, tmp_path / "whole", **settings)).code == 0
     sizes = [(tmp_path / "whole" / name).stat().st_size for name in ("alpaca_lora.json", "history.jsonl")]
     assert sizes[0] + 500 < sizes[1]
     argv = arguments(short_base, tmp_path / "out", **settings)
     ended = run.run(["--most_bytes", str(sizes[0] + 500), *argv])
     assert said_once(ended, "out is full (")
-    assert 0 < len(read_history(tmp_path / "out")) < 40
+    assert 0 < len(read_history(tmp_path / "out")) < 80
     assert run.run(argv).code == 0
     assert same_run(tmp_path / "out", tmp_path / "whole")
 

@@ -23,40 +23,66 @@ def faulty(argv: list[str]) -> list[str]:
     while argv[0].startswith("--"):
         fault, value, *argv = argv
         faults = {"--nan_at": nan_at, "--oom_above": oom_above, "--held_at": held_at, "--most_bytes": most_bytes}
+        faults |= {"--oom_on_last_above": oom_on_last_above, "--worse_after": worse_after}
         faults[fault](int(value))
     return argv
 
 
 def nan_at(step: int) -> None:
     """One gradient of step `step` (from 1) becomes NaN, as a bad kernel or a broken card would make it."""
+    from alpaca_lora.training.preference_trainer import PreferenceTrainer
     from alpaca_lora.training.trainer import AlpacaTrainer
 
-    plain = AlpacaTrainer.compute_loss
+    def poisoned(plain: Any) -> Any:
+        def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = plain(self, *args, **kwargs)
+            return loss * float("nan") if self.state.global_step == step - 1 else loss
 
-    def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = plain(self, *args, **kwargs)
-        return loss * float("nan") if self.state.global_step == step - 1 else loss
+        return compute_loss
 
-    AlpacaTrainer.compute_loss = compute_loss  # type: ignore[method-assign]
+    for trainer in (AlpacaTrainer, PreferenceTrainer):
+        trainer.compute_loss = poisoned(trainer.compute_loss)  # type: ignore[method-assign]
 
 
 def oom_above(tokens: int) -> None:
     """A micro-batch of more tokens than this runs out of memory in the middle of its backward pass."""
     import torch
 
-    from alpaca_lora.training import trainer
+    from alpaca_lora.training import preference_trainer, trainer
 
-    plain = trainer.pack_loss
+    def starved(plain: Any) -> Any:
+        def pack_loss(model: Any, inputs: dict[str, Any], *args: Any) -> Any:
+            loss, outputs = plain(model, inputs, *args)
+            if inputs["input_ids"].numel() > tokens:
+                if loss.requires_grad:
+                    loss.sum().backward()  # gradients of the whole pack are there: they must not be counted twice
+                raise torch.OutOfMemoryError("simulated")
+            return loss, outputs
 
-    def pack_loss(model: Any, inputs: dict[str, Any], *args: Any) -> Any:
-        loss, outputs = plain(model, inputs, *args)
-        if inputs["input_ids"].numel() > tokens:
-            if loss.requires_grad:
-                loss.backward()  # gradients of the whole pack are there: they must not be counted twice
-            raise torch.OutOfMemoryError("simulated")
-        return loss, outputs
+        return pack_loss
 
-    trainer.pack_loss = pack_loss  # type: ignore[assignment]
+    trainer.pack_loss = starved(trainer.pack_loss)
+    preference_trainer.target_losses = starved(preference_trainer.target_losses)
+
+
+def oom_on_last_above(tokens: int) -> None:
+    """The same on the last rank only."""
+    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+        oom_above(tokens)
+
+
+def worse_after(step: int) -> None:
+    """Validation losses after step `step` are 100 higher than they are, those by record not: the best is no later."""
+    from alpaca_lora.training.trainer import AlpacaTrainer
+
+    plain = AlpacaTrainer._loss_sum
+
+    def _loss_sum(self: Any, model: Any, batch: Any, planner: Any, losses: Any) -> float:
+        found = plain(self, model, batch, planner, losses)
+        worse = 100 * int(planner.examples.supervised[batch.members].sum())
+        return found + worse if self.state.global_step > step else found
+
+    AlpacaTrainer._loss_sum = _loss_sum  # type: ignore[method-assign]
 
 
 def held_at(step: int) -> None:
@@ -85,7 +111,9 @@ def serve() -> None:
     import transformers.trainer  # noqa: F401
 
     from alpaca_lora.adapters import weight_diff as diff  # noqa: F401
-    from alpaca_lora.evaluation import answers, rating, report  # noqa: F401
+    from alpaca_lora.evaluation import answers  # noqa: F401
+    from alpaca_lora.evaluation.people import rating_page  # noqa: F401
+    from alpaca_lora.evaluation.report import build  # noqa: F401
     from alpaca_lora.generation import model as local  # noqa: F401
     from alpaca_lora.selfinstruct import generate  # noqa: F401
     from alpaca_lora.training import pipeline  # noqa: F401

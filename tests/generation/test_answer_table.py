@@ -90,7 +90,7 @@ def test_a_question_is_a_text_a_pair_or_a_record(short_base):
     ],
 )
 def test_what_is_no_question_is_refused(short_base, wrong):
-    model, said = load(short_base), r"cannot be asked; give a text, a pair \(instruction, input\), or a mapping with"
+    model, said = load(short_base), r"cannot be asked; give a text, a pair \(instruction, input\), a mapping with"
     for ask in (model.generate, lambda one: list(model.stream(one)), lambda one: generate(model, one)):
         with pytest.raises(DataError, match=f"^instruction: (.|\n)*{said}"):
             ask(wrong)

@@ -10,7 +10,8 @@ import torch
 from alpaca_lora import load
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, DataError
-from alpaca_lora.generation.batching import Answer, Batch, bytes_per_token
+from alpaca_lora.generation.batching import Answer, Batch
+from alpaca_lora.generation.key_values import bytes_per_token
 from alpaca_lora.generation.model import LocalModel
 from alpaca_lora.generation.prompt_format import BASE
 from alpaca_lora.generation.sampling import Sampling

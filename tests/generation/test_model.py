@@ -12,10 +12,13 @@ from alpaca_lora import finetune, generate, load, merge, stream
 from alpaca_lora.data.records import Record, RecordSet
 from alpaca_lora.data.tokens import Encoder
 from alpaca_lora.errors import AdapterError, ConfigError, ModelError
+from alpaca_lora.generation.loading import load_local
 from alpaca_lora.generation.model import LocalModel
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.generation.streaming import GrowingText
 from alpaca_lora.prompts import Template
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RunFile
 
 KINDS = ("bpe", "sentencepiece")
 LESSONS = (
@@ -251,6 +254,7 @@ def test_the_demo_models_answers_end_by_themselves(demo_base):
 
 
 def test_a_run_that_has_not_ended_has_nothing_to_use(tmp_path):
-    (tmp_path / "alpaca_lora.json").write_text('{"finished": false}', encoding="utf-8")
+    contract = Contract("base", "-", {}, "-", prefix_ids=[1], eos_id=2, stop_ids=[2], pad_id=None)
+    RunFile(contract, finished=False).write(tmp_path)
     with pytest.raises(AdapterError, match="holds a run that has not ended.*Continue it with the same command and"):
-        LocalModel.load(tmp_path)
+        load_local(tmp_path)

@@ -18,6 +18,7 @@ from alpaca_lora.generation.completion import Completion
 from alpaca_lora.llm import client as module
 from alpaca_lora.llm.budget import Budget, BudgetReached, Spending, Usage
 from alpaca_lora.llm.client import RETRIES, Endpoint
+from alpaca_lora.llm.endpoint_errors import retry_after_seconds
 
 _PATH = Path(__file__).parents[1] / "selfinstruct" / "scripted_server.py"
 _SPEC = importlib.util.spec_from_file_location("scripted_server", _PATH)
@@ -257,7 +258,7 @@ def test_retry_after_is_waited_for():
     ("value", "seconds"), [("2", 2), ("-1", 0), ("nan", 0), ("soon", 0), ("Thu, 01 Jan 1970 00:00:09 GMT", 0)]
 )
 def test_retry_after_is_read(value, seconds):
-    assert module._retry_after_seconds({"retry-after": value}) == seconds
+    assert retry_after_seconds({"retry-after": value}) == seconds
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for(monkeypatch):
@@ -329,14 +330,14 @@ def test_concurrency_is_reached_and_never_exceeded():
 
 def test_a_budget_is_never_passed():
     worst = len("Name a pet.") + module.PROMPT_MARGIN + 10
-    budget = Budget(max_tokens=3 * worst + 20)
+    budget = Budget(token_budget=3 * worst + 20)
     spending = Spending(budget)
     with ScriptedServer([CAT, "hang", "cut"] + [CAT] * 90) as server:
         answers = ask(server, count=80, concurrency=4, timeout_seconds=3.0, max_new_tokens=10, spending=spending)
     over = [answer for answer in answers if isinstance(answer, BudgetReached)]
-    assert over and "max_tokens: up to " in str(over[0]) and f"one more request could take {worst}" in str(over[0])
+    assert over and "token_budget: up to " in str(over[0]) and f"one more request could take {worst}" in str(over[0])
     assert server.prompt_tokens + server.completion_tokens <= spending.spent.tokens + spending.lost.tokens
-    assert spending.spent.tokens + spending.lost.tokens <= budget.max_tokens
+    assert spending.spent.tokens + spending.lost.tokens <= budget.token_budget
     assert spending.held == Usage()
 
 
@@ -358,7 +359,7 @@ def test_money_is_counted_and_limited():
     [
         ({"max_cost": 1}, "max_cost: 1 needs price_in and price_out"),
         ({"price_in": 1}, "give both"),
-        ({"max_tokens": -5}, "max_tokens: -5 must be a number of at least 0"),
+        ({"token_budget": -5}, "token_budget: -5 must be a number of at least 0"),
         ({"max_cost": float("nan"), "price_in": 1, "price_out": 1}, "max_cost: nan"),
     ],
 )

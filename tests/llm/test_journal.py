@@ -10,7 +10,9 @@ import pytest
 from alpaca_lora.errors import ConfigError, DataError
 from alpaca_lora.generation.completion import Completion
 from alpaca_lora.llm.budget import Usage
-from alpaca_lora.llm.journal import Journal, completion_of, fields_of, read_journal, rejudge
+from alpaca_lora.llm.journal import Journal, read_journal
+from alpaca_lora.llm.journal_state import completion_of, fields_of
+from alpaca_lora.selfinstruct.task_pool import rejudge
 
 SETTINGS = {"model": "m", "seed": 1, "domain": None}
 FILTERS = {"threshold": 0.7}

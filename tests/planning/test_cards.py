@@ -11,7 +11,7 @@ from alpaca_lora.planning.cards import CARDS, Card, find_card
 def test_known_cards():
     assert find_card("A100-80G") == Card("a100-80g", 80, 312)
     assert find_card("h200").tflops == find_card("h100-80g").tflops == 989
-    assert CARDS["t4"].dtype == CARDS["v100-32g"].dtype == "float32"  # no bfloat16 before compute capability 8.0
+    assert CARDS["t4"].dtype == CARDS["v100-32g"].dtype == "float16"  # no bfloat16 before compute capability 8.0
 
 
 def test_figures_given_win():

@@ -13,7 +13,7 @@ from alpaca_lora.cli import main
 from alpaca_lora.config import FinetuneConfig
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.models.geometry import SHAPES
-from alpaca_lora.planning.time import like_alpaca
+from alpaca_lora.planning.time import UTILISATION, like_alpaca
 
 
 def test_a_recipe_on_eight_gpus():
@@ -23,10 +23,18 @@ def test_a_recipe_on_eight_gpus():
     assert plan.work.steps == 2030
     flops = plan.work.operations(plan.config, plan.shape)
     assert flops == pytest.approx(8 * 13.0e9 * plan.work.tokens, rel=0.05)  # 6 a parameter, and 2 again
-    assert plan.seconds == pytest.approx(flops / (8 * 312e12 * 0.4))
+    assert plan.seconds == pytest.approx(flops / (8 * 312e12 * UTILISATION))
     assert plan.cost == pytest.approx(plan.seconds / 3600 * 8 * 1.9)
-    half = alpaca_lora.plan("a100-80g", recipe="alpaca-13b", gpus=8, utilisation=0.2)
+    half = alpaca_lora.plan("a100-80g", recipe="alpaca-13b", gpus=8, utilisation=UTILISATION / 2)
     assert half.seconds == pytest.approx(2 * plan.seconds) and half.cost is None
+
+
+def test_the_utilisation_is_said_to_be_computed():
+    plan = alpaca_lora.plan("h100-80g", recipe="alpaca-lora-7b")
+    assert plan.utilisation == UTILISATION
+    assert "at 34% of 989 TFLOP/s (computed)" in " ".join(str(plan).split())
+    given = alpaca_lora.plan("h100-80g", recipe="alpaca-lora-7b", utilisation=0.45)
+    assert "at 45% of 989 TFLOP/s (given)" in " ".join(str(given).split())
 
 
 def test_what_does_not_fit_can_be_changed():
@@ -108,6 +116,18 @@ def test_without_data_the_counts_are_alpacas():
     assert work.steps == 1218 and work.tokens == 1218 * 128 * 127
     assert not work.alone and work.largest[0].tokens == 4096
     assert like_alpaca(config, 4096, 8).alone and like_alpaca(config, 4096, 8).largest[0].tokens == 2032
+
+
+def test_pairs_are_two_answers_and_dpo_has_a_reference():
+    """A pass over the pairs more, however many epochs there are; a pair is never split."""
+    made = {"base_model": "x", "data": "x", "output_dir": "x", "cutoff_len": 1024, "num_epochs": 2}
+    works = {name: like_alpaca(FinetuneConfig(objective=name, **made), 1024, 1) for name in ("sft", "dpo", "orpo")}
+    assert works["dpo"].tokens == works["orpo"].tokens == 2 * works["sft"].tokens
+    assert [works[name].largest[0].tokens for name in works] == [1024, 2048, 2048]
+    shape = SHAPES["llama-7b"]
+    dpo, orpo = (works[name].operations(FinetuneConfig(objective=name, **made), shape) for name in ("dpo", "orpo"))
+    forward = shape.forward_flops(works["dpo"].tokens, works["dpo"].pairs, works["dpo"].predicted)
+    assert dpo - orpo == pytest.approx(forward / 2)
 
 
 DOCS = (Path(__file__).parents[2] / "docs" / "planner.md").read_text(encoding="utf-8")

@@ -11,16 +11,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from alpaca_lora.config import FinetuneConfig
-from alpaca_lora.data.counts import count_pack
+from alpaca_lora.data.pack_counts import count_pack
 from alpaca_lora.data.packs import build_pack
 from alpaca_lora.data.tokens import Examples
 from alpaca_lora.models.attention import IMPLEMENTATION
-from alpaca_lora.models.geometry import SHAPES, Geometry
+from alpaca_lora.models.geometry import SHAPES, Geometry, logit_rows
 from alpaca_lora.models.load import checkpoint_activations
 from alpaca_lora.models.lora import add_lora
-from alpaca_lora.planning.memory import GIB, MemoryModel, MicroBatchSize, _chunk_rows
-from alpaca_lora.training import loss
-from alpaca_lora.training.trainer import pack_loss
+from alpaca_lora.models.predictions import PlainHead, chunks
+from alpaca_lora.planning.memory import GIB, MemoryModel, MicroBatchSize
+from alpaca_lora.training.loss import pack_loss
 
 LLAMA = SHAPES["llama-7b"]
 BATCH = MicroBatchSize(4096, 2048, 64 * 4096, 512)
@@ -91,7 +91,9 @@ def examples():
         for length, prompt in zip(LENGTHS, PROMPTS, strict=True)
     ]
     offsets, numbers = np.cumsum([0, *LENGTHS]), np.arange(1, 5, dtype=np.int32)
-    return Examples(np.concatenate(ids).astype(np.int32), offsets, np.array(PROMPTS, np.int32), numbers)
+    return Examples(
+        np.concatenate(ids).astype(np.int32), offsets[:-1], offsets[1:], np.array(PROMPTS, np.int32), numbers
+    )
 
 
 STEPS = [
@@ -121,7 +123,7 @@ def test_the_peak_of_a_real_step(settings):
     model.train()
     pack = build_pack(examples(), [0, 1, 2, 3], run.layout)
     inputs = {name: torch.from_numpy(array) for name, array in pack._asdict().items() if array is not None}
-    head = model.get_output_embeddings()
+    head = PlainHead.of(model)
 
     def step():
         pack_loss(model, inputs, head)[0].backward()
@@ -150,7 +152,18 @@ def highest(work):
     return most
 
 
-@pytest.mark.parametrize("predicted", [0, 1, 511, 512, 513, 803, 1024, 1025, 5000])
-def test_logits_are_counted_in_the_chunks_that_the_loss_makes(predicted):
-    made = max((rows.stop - rows.start for rows in loss._chunks(predicted)), default=0)
-    assert _chunk_rows(MicroBatchSize(predicted, predicted, 0, predicted)) == made
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("predicted", [0, 1, 511, 512, 513, 803, 1024, 1025, 5000, 20_000])
+@pytest.mark.parametrize("shape", [LLAMA, SHAPES["llama3-8b"]], ids=["32,000 ids", "128,256 ids"])
+def test_logits_are_counted_in_the_chunks_that_the_loss_makes(predicted, shape, on_cpu):
+    made_chunks = chunks(predicted, logit_rows(shape.vocab_size, on_cpu))
+    made = max((rows.stop - rows.start for rows in made_chunks), default=0)
+    formula, batch = MemoryModel(config(), shape, on_cpu=on_cpu), MicroBatchSize(predicted, predicted, 0, predicted)
+    assert formula._rows_of_logits(batch) == 8 * shape.vocab_size * made
+
+
+def test_chunks_of_logits_by_device():
+    assert logit_rows(32_000, on_cpu=True) == logit_rows(128_256, on_cpu=True) == 512
+    assert logit_rows(32_000, on_cpu=False) == 4096
+    assert logit_rows(128_256, on_cpu=False) == 1046  # as many logits
+    assert logit_rows(1_000_000, on_cpu=False) == 512

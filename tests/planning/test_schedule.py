@@ -68,6 +68,40 @@ def test_a_warm_up_that_the_schedule_ignores():
     assert said(lr_scheduler="constant") == said(lr_scheduler="constant", warmup_steps=0) == []
 
 
+def test_an_early_end_that_cannot_come():
+    (sentence,) = said(25, num_epochs=4, eval_steps=50, early_stopping_patience=3)
+    assert sentence == (
+        "early_stopping_patience: 3 evaluations without a gain, and of 100 steps (25 an epoch x 4 epochs) with "
+        "eval_steps=50 there are 2 once training has begun, the last of them at the end: it never ends the run early. "
+        "Lower it, or eval_steps to 25 or less."
+    )
+    assert said(25, num_epochs=4, eval_steps=25, early_stopping_patience=3) == []
+    (sentence,) = said(eval_steps=1, early_stopping_patience=4)
+    assert sentence.endswith("it never ends the run early. Lower it.")
+
+
+def test_preferences_at_the_rate_of_fine_tuning():
+    (told,) = said(objective="dpo")
+    assert told.startswith("learning_rate: 0.0003 is the default, which is for fine-tuning.")
+    assert said(objective="dpo", learning_rate=1e-5) == said(objective="sft") == []
+
+
+def test_a_best_of_one_evaluation():
+    (sentence,) = said(25, keep="best")
+    assert sentence == (
+        "keep: best of the evaluations, and of 25 steps (25 an epoch x 1 epoch) with eval_steps=200 there are 1 once "
+        "training has begun: it is the last. Lower eval_steps, e.g. to 5."
+    )
+    assert said(25, keep="best", eval_steps=20) == []
+
+
+@pytest.mark.parametrize("settings", [{"keep": "best"}, {"early_stopping_patience": 2}])
+def test_evaluations_that_decide_need_validation_records(settings):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"^{name}: needs validation records, and there are none. Set val_set_size"):
+        said(validated=False, **settings)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"max_steps": 1}, {"warmup_steps": 0}, {"warmup_steps": 2}, {"warmup_steps": 0.9}, {"save_steps": 4}],

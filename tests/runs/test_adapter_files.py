@@ -12,15 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from alpaca_lora.errors import AdapterError
 from alpaca_lora.models.lora import add_lora, quiet_peft
-from alpaca_lora.runs.adapter_files import (
-    CONFIG,
-    WEIGHTS,
-    describe_adapter,
-    is_adapter,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
+from alpaca_lora.runs.adapter_files import CONFIG, WEIGHTS, is_adapter, read_adapter, save_adapter
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RunFile
+from alpaca_lora.runs.saved_adapter import SavedAdapter, describe_adapter
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
@@ -60,7 +55,7 @@ def test_a_saved_adapter_loads_as_it_was(tiny_llama, tmp_path, kind):
     assert not is_adapter(tmp_path)
     save_adapter(model, tmp_path)
     assert is_adapter(tmp_path)
-    loaded = load_adapter(tiny_llama(), tmp_path, "tiny")
+    loaded = SavedAdapter.read(tmp_path).put_on(tiny_llama(), "tiny")
     assert not loaded.training
     assert torch.equal(logits(loaded), logits(model))
     assert not torch.equal(logits(loaded), logits(tiny_llama()))
@@ -68,7 +63,7 @@ def test_a_saved_adapter_loads_as_it_was(tiny_llama, tmp_path, kind):
 
 
 def test_an_adapter_is_float32_also_on_a_bfloat16_base(tiny_llama, adapter):
-    loaded = load_adapter(tiny_llama().to(torch.bfloat16), adapter, "tiny")
+    loaded = SavedAdapter.read(adapter).put_on(tiny_llama().to(torch.bfloat16), "tiny")
     assert {tensor.dtype for name, tensor in loaded.named_parameters() if "lora_" in name} == {torch.float32}
 
 
@@ -91,42 +86,44 @@ def test_nan_is_not_saved(tiny_llama, tmp_path):
 def test_missing_keys(tiny_llama, adapter):
     change(adapter, **{FIRST: None})
     with pytest.raises(AdapterError) as caught:
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
     assert f"{adapter}: does not fit 'tiny': 1 missing key, first ['{FIRST}']. It names the base" in str(caught.value)
 
 
 def test_unexpected_keys(tiny_llama, adapter):
     change(adapter, **{FIRST.replace("layers.0", "layers.9"): torch.ones(4, 64)})
     with pytest.raises(AdapterError, match="1 unexpected key, first .'base_model.model.model.layers.9.self_attn"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_renamed_keys(tiny_llama, adapter):
     change(adapter, **{FIRST: None, FIRST.replace("lora_A", "lora_C"): torch.ones(4, 64)})
     with pytest.raises(AdapterError, match="1 missing key, first .*lora_A.*; 1 unexpected key, first .*lora_C"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_another_rank(tiny_llama, adapter):
     change(adapter, **{FIRST: torch.ones(2, 64)})
     with pytest.raises(AdapterError, match=r"1 other shape, first .*lora_A.weight is \(2, 64\), not \(4, 64\)"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_a_base_of_another_shape(tiny_llama, adapter):
     with pytest.raises(AdapterError, match=r"not fit 'smaller': 8 other shapes, first .*is \(4, 64\), not \(4, 32\)"):
-        load_adapter(tiny_llama(hidden=32), adapter, "smaller")
+        SavedAdapter.read(adapter).put_on(tiny_llama(hidden=32), "smaller")
 
 
 def test_nan_is_not_loaded(tiny_llama, adapter):
     change(adapter, **{FIRST: torch.full((4, 64), float("nan"))})
     with pytest.raises(AdapterError, match="NaN or Inf in 1 tensor, first .*lora_A.weight'.. Train it again."):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def describe(adapter):
     """As a finished run does; the contract is of no interest here."""
-    (adapter / "alpaca_lora.json").write_text(json.dumps({"adapter": describe_adapter(adapter)}), encoding="utf-8")
+    contract = Contract("base", "-", {}, "-", prefix_ids=[1], eos_id=2, stop_ids=[2], pad_id=None)
+    saved = SavedAdapter.read(adapter)
+    RunFile(contract, adapter=describe_adapter(saved.says, saved.tensors)).write(adapter)
 
 
 def test_a_changed_alpha(tiny_llama, adapter):
@@ -134,28 +131,28 @@ def test_a_changed_alpha(tiny_llama, adapter):
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     (adapter / CONFIG).write_text(json.dumps({**config, "lora_alpha": 16}), encoding="utf-8")
     with pytest.raises(AdapterError, match="is not the adapter that was trained here: lora_alpha is 16, not 8"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_tensors_set_to_zero(tiny_llama, adapter):
     describe(adapter)
-    load_adapter(tiny_llama(), adapter, "tiny")
+    SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
     change(adapter, **{FIRST: torch.zeros(4, 64)})
     with pytest.raises(AdapterError, match="trained here: 1 tensor changed, first .'base_model.*q_proj.lora_A"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_pickled_weights_are_refused(tiny_llama, adapter):
     torch.save(load_file(adapter / WEIGHTS), adapter / "adapter_model.bin")
     (adapter / WEIGHTS).unlink()
     with pytest.raises(AdapterError, match="holds adapter_model.bin, a pickle that can run code when it is read"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_no_weights(tiny_llama, adapter):
     (adapter / WEIGHTS).unlink()
     with pytest.raises(AdapterError, match="has no adapter_model.safetensors: it is an adapter without weights. Copy"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 @pytest.mark.parametrize("size", [0, 5, 200, -10])
@@ -163,7 +160,7 @@ def test_a_truncated_file(tiny_llama, adapter, size):
     content = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(content[:size])
     with pytest.raises(AdapterError, match="adapter_model.safetensors: damaged: .*Copy it again from"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +175,7 @@ def test_a_truncated_file(tiny_llama, adapter, size):
 def test_a_damaged_config(tiny_llama, adapter, text, problem):
     (adapter / CONFIG).write_bytes(text.encode("latin-1"))
     with pytest.raises(AdapterError, match=problem):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_an_adapter_peft_wrote_loads(tiny_llama, tmp_path):
@@ -193,7 +190,7 @@ def test_an_adapter_peft_wrote_loads(tiny_llama, tmp_path):
             if "lora_B" in name:
                 tensor.fill_(0.1)
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(load_adapter(tiny_llama(), tmp_path, "tiny")), logits(model))
+    assert torch.equal(logits(SavedAdapter.read(tmp_path).put_on(tiny_llama(), "tiny")), logits(model))
 
 
 def test_the_config_beside_the_weights_is_pefts(adapter):

@@ -17,7 +17,8 @@ from alpaca_lora.models.fingerprint import fingerprint
 from alpaca_lora.models.load import load_config
 from alpaca_lora.prompts import Template
 from alpaca_lora.runs.adapter_files import WEIGHTS
-from alpaca_lora.runs.contract import NAME, Contract, read_contract, write_run_file
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RUN_FILE, RunFile, read_contract
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +38,18 @@ def adapter(trained, tmp_path):
 
 def edit(folder, **values):
     """Another contract, as a version of before contracts were hashed could have written it."""
-    content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     content["contract"].update(values)
     content.pop("contract_sha256")
-    (folder / NAME).write_text(json.dumps(content), encoding="utf-8")
+    (folder / RUN_FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_what_was_written_is_read(trained, tmp_path):
     contract = read_contract(trained)
     assert isinstance(contract, Contract)
-    write_run_file(tmp_path, contract, metrics={})
+    RunFile(contract).write(tmp_path)
     assert read_contract(tmp_path) == contract
-    assert [entry.name for entry in tmp_path.iterdir()] == [NAME]
+    assert [entry.name for entry in tmp_path.iterdir()] == [RUN_FILE]
 
 
 def test_the_adapter_answers_with_its_own_template(adapter, tiny_base):
@@ -222,7 +223,7 @@ def test_force_where_nothing_has_to_be(adapter, tmp_path, recwarn):
     ["", "{", "[]", "{}", "\xff", '{"contract": 3}', '{"contract": {"base_model": "demo"}}'],
 )
 def test_a_damaged_file(adapter, text):
-    (adapter / NAME).write_bytes(text.encode("latin-1"))
+    (adapter / RUN_FILE).write_bytes(text.encode("latin-1"))
     with pytest.raises(AdapterError, match="alpaca_lora.json: damaged: .* Copy the folder again from"):
         load(adapter)
 
@@ -244,7 +245,7 @@ def test_a_template_may_not_reach_into_objects(adapter):
 
 
 def test_an_adapter_of_another_tool_has_no_contract_and_loads(adapter, tiny_base):
-    (adapter / NAME).unlink()
+    (adapter / RUN_FILE).unlink()
     model = load(adapter)
     assert model.contract is None
     assert model.encoder.template.name == "alpaca"
@@ -253,7 +254,7 @@ def test_an_adapter_of_another_tool_has_no_contract_and_loads(adapter, tiny_base
 
 
 def test_an_adapter_that_names_no_base(adapter, tiny_base):
-    (adapter / NAME).unlink()
+    (adapter / RUN_FILE).unlink()
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "base_model_name_or_path": None}), encoding="utf-8")
@@ -263,7 +264,7 @@ def test_an_adapter_that_names_no_base(adapter, tiny_base):
 
 
 def test_a_damaged_adapter_config_without_contract(adapter):
-    (adapter / NAME).unlink()
+    (adapter / RUN_FILE).unlink()
     (adapter / "adapter_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(AdapterError, match="adapter_config.json: damaged"):
         load(adapter)

@@ -23,8 +23,9 @@ from alpaca_lora.generation.batching import Batch
 from alpaca_lora.generation.sampling import Sampling
 from alpaca_lora.models.lora import quiet_peft
 from alpaca_lora.runs import peft_config
-from alpaca_lora.runs.adapter_files import WEIGHTS, load_adapter
-from alpaca_lora.runs.peft_config import CONFIG, read_peft_config
+from alpaca_lora.runs.adapter_files import WEIGHTS
+from alpaca_lora.runs.peft_config import CONFIG
+from alpaca_lora.runs.saved_adapter import SavedAdapter
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*has no alpaca_lora.json", "ignore:.*save_embedding_layers", "ignore::UserWarning:peft"
@@ -133,7 +134,7 @@ def check_same(base, folder):
         reference = PeftModel.from_pretrained(copy.deepcopy(base), str(folder)).eval()
     wanted = logits(reference)
     assert (wanted - logits(base)).abs().max() > 0.01
-    model = load_adapter(copy.deepcopy(base), folder, "tiny")
+    model = SavedAdapter.read(folder).put_on(copy.deepcopy(base), "tiny")
     torch.testing.assert_close(logits(model), wanted, rtol=0, atol=1e-5)
     torch.testing.assert_close(
         in_a_batch(model), torch.stack([logits(reference, 11)[-1], wanted[-1]]), rtol=0, atol=1e-5
@@ -170,7 +171,7 @@ def test_a_kind_that_is_not_run_is_refused_by_name(tiny_llama, tmp_path, kind):
     with pytest.raises(
         AdapterError, match=f"is an adapter of the kind '{kind}' .peft_type., which is not applied here"
     ):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_every_kind_peft_knows_is_run_or_refused(tmp_path):
@@ -178,7 +179,7 @@ def test_every_kind_peft_knows_is_run_or_refused(tmp_path):
     for kind in [*REFUSED, "NOT_YET_INVENTED"]:
         (tmp_path / CONFIG).write_text(json.dumps({"peft_type": kind}), encoding="utf-8")
         with pytest.raises(AdapterError, match=f"'{kind}' .peft_type., which is not "):
-            read_peft_config(tmp_path)
+            SavedAdapter.read(tmp_path)
 
 
 def test_every_field_of_pefts_lora_stands_in_one_table():
@@ -192,29 +193,29 @@ def test_every_field_of_pefts_lora_stands_in_one_table():
 def test_what_changes_the_mathematics_is_refused_by_name(tiny_llama, tmp_path, field):
     adapter = edit(lora(tiny_llama(), tmp_path / "adapter"), **{field: MORE[field]})
     with pytest.raises(AdapterError, match=f"is more than LoRA: its adapter_config.json says {field}="):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 @pytest.mark.parametrize("start", ["corda", "loftq", "lora_ga", "pissa_niter_4", "newer"])
 def test_a_start_that_cannot_be_repeated(tiny_llama, tmp_path, start):
     adapter = edit(lora(tiny_llama(), tmp_path / "adapter"), init_lora_weights=start)
     with pytest.raises(AdapterError, match=f"init_lora_weights='{start}', which changes the base"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_fields_of_a_newer_or_older_peft(tiny_llama, tmp_path):
     """What is off acts nowhere; peft 0.2 wrote the first two."""
     adapter = lora(tiny_llama(), tmp_path / "adapter")
     edit(adapter, enable_lora=None, merge_weights=True, use_magic=False, magic={})
-    assert read_peft_config(adapter).r == 4
+    assert SavedAdapter.read(adapter).config.r == 4
     with pytest.raises(AdapterError, match=r"says magic=\{'depth': 2\}, use_magic=True, which peft .* does not know"):
-        read_peft_config(edit(adapter, use_magic=True, magic={"depth": 2}, peft_version="9.0"))
+        SavedAdapter.read(edit(adapter, use_magic=True, magic={"depth": 2}, peft_version="9.0"))
 
 
 def test_another_task(tiny_llama, tmp_path):
     adapter = edit(lora(tiny_llama(), tmp_path / "adapter"), task_type="SEQ_CLS")
     with pytest.raises(AdapterError, match="was trained for the task 'SEQ_CLS' .task_type."):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 def test_code_beside_an_adapter_never_runs(tiny_llama, tmp_path, monkeypatch):
@@ -225,7 +226,7 @@ def test_code_beside_an_adapter_never_runs(tiny_llama, tmp_path, monkeypatch):
     monkeypatch.chdir(adapter)
     monkeypatch.syspath_prepend(".")
     with pytest.raises(AdapterError, match="megatron_config=.*whose code would have to run"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
     assert "beside_it" not in sys.modules
     assert not (adapter / "ran").exists()
 
@@ -302,14 +303,14 @@ def test_a_base_that_an_adapter_changes_is_not_offered(model, tmp_path):
 )
 def test_keys_of_a_wrapped_model(tiny_llama, tmp_path, wrapped):
     adapter = lora(tiny_llama(), tmp_path / "adapter")
-    wanted, tensors = logits(load_adapter(tiny_llama(), adapter, "tiny")), load_file(adapter / WEIGHTS)
+    wanted, tensors = logits(SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")), load_file(adapter / WEIGHTS)
     renamed = {wrapped(name): tensor for name, tensor in tensors.items()}
     assert not renamed.keys() & tensors.keys()
     save_file(renamed, adapter / WEIGHTS)
-    assert torch.equal(logits(load_adapter(tiny_llama(), adapter, "tiny")), wanted)
+    assert torch.equal(logits(SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")), wanted)
     save_file({**renamed, **{name: tensor + 1 for name, tensor in tensors.items()}}, adapter / WEIGHTS)
     with pytest.raises(AdapterError, match="with and without a wrapper's prefix .* Save the unwrapped model again"):
-        load_adapter(tiny_llama(), adapter, "tiny")
+        SavedAdapter.read(adapter).put_on(tiny_llama(), "tiny")
 
 
 # Embeddings beside the matrices

@@ -19,11 +19,11 @@ import pytest
 from alpaca_lora import cli, load_records, refilter, self_instruct
 from alpaca_lora.errors import ConfigError, DataError, RunInterrupted
 from alpaca_lora.llm import client as endpoint
-from alpaca_lora.llm.client import EndpointError
+from alpaca_lora.llm.endpoint_errors import EndpointError
 from alpaca_lora.llm.journal import Journal, read_journal
-from alpaca_lora.selfinstruct import generate as bootstrap
-from alpaca_lora.selfinstruct.generate import draw
-from alpaca_lora.selfinstruct.pool import Pool
+from alpaca_lora.selfinstruct import generate
+from alpaca_lora.selfinstruct.request import draw
+from alpaca_lora.selfinstruct.task_pool import TaskPool
 
 _SPEC = importlib.util.spec_from_file_location("scripted_server", Path(__file__).with_name("scripted_server.py"))
 _server = importlib.util.module_from_spec(_SPEC)
@@ -69,7 +69,7 @@ def test_a_run_writes_records_and_counts_what_it_took(tmp_path, kind):
 
 def pool_of(out):
     state = read_journal(out)
-    pool = Pool(load_records("seeds").records, state.head["settings"], state.head["filters"])
+    pool = TaskPool(load_records("seeds").records, state.head["settings"], state.head["filters"])
     pool.restore(state)
     return pool
 
@@ -123,7 +123,7 @@ def test_the_same_command_goes_on_and_more_records_can_be_asked_for(tmp_path):
         sent = len(server.bodies)
         assert write(server, tmp_path).accepted == first.accepted
         assert len(server.bodies) == sent  # all there already
-        more = write(server, tmp_path, num_records=150, concurrency=2, max_tokens=10**7)
+        more = write(server, tmp_path, num_records=150, concurrency=2, token_budget=10**7)
     assert more.accepted >= 150
     assert (tmp_path / "records.jsonl").read_bytes().startswith(lines)
     numbers = [answer["request"] for answer in read_journal(tmp_path).answers]
@@ -174,43 +174,43 @@ def test_what_requests_are_made_from_may_not_change(tmp_path):
 
 def test_the_budget_is_never_passed_and_well_used(tmp_path):
     with ScriptedServer(seed=5) as server:
-        summary = write(server, tmp_path, num_records=9999, max_tokens=60_000, max_new_tokens=900)
+        summary = write(server, tmp_path, num_records=9999, token_budget=60_000, max_new_tokens=900)
         counted = server.prompt_tokens + server.completion_tokens
         assert counted <= 60_000
         assert summary.prompt_tokens + summary.completion_tokens + summary.unanswered_tokens > 50_000
         assert summary.ended == "budget"
-        assert str(summary).startswith("The budget allows no further request. max_tokens: ")
+        assert str(summary).startswith("The budget allows no further request. token_budget: ")
         sent = len(server.bodies)
-        assert write(server, tmp_path, num_records=9999, max_tokens=60_000, max_new_tokens=900).ended == "budget"
+        assert write(server, tmp_path, num_records=9999, token_budget=60_000, max_new_tokens=900).ended == "budget"
         assert len(server.bodies) == sent
-        more = write(server, tmp_path, num_records=9999, max_tokens=90_000, max_new_tokens=900)
+        more = write(server, tmp_path, num_records=9999, token_budget=90_000, max_new_tokens=900)
     assert more.accepted > summary.accepted
 
 
 def test_a_budget_below_the_first_request_names_the_least_that_does(tmp_path):
     with ScriptedServer(GOOD) as server:
-        with pytest.raises(ConfigError, match="^max_tokens: 500 allows no request; the first may take ") as caught:
-            write(server, tmp_path, max_tokens=500, max_new_tokens=900)
+        with pytest.raises(ConfigError, match="^token_budget: 500 allows no request; the first may take ") as caught:
+            write(server, tmp_path, token_budget=500, max_new_tokens=900)
         least = int(str(caught.value).partition("at least ")[2].partition(",")[0])
-        with pytest.raises(ConfigError, match="^max_tokens: "):
-            write(server, tmp_path, max_tokens=least - 1, max_new_tokens=900)
+        with pytest.raises(ConfigError, match="^token_budget: "):
+            write(server, tmp_path, token_budget=least - 1, max_new_tokens=900)
         with pytest.raises(ConfigError, match="^max_cost: 0.0001 allows no request; the first may cost 0.0"):
             write(server, tmp_path, max_cost=0.0001, price_in=1, price_out=10, max_new_tokens=900)
         assert not server.bodies
-        assert write(server, tmp_path, max_tokens=least, max_new_tokens=900).answers >= 1
+        assert write(server, tmp_path, token_budget=least, max_new_tokens=900).answers >= 1
 
 
 def test_the_command_fails_where_nothing_was_accepted(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
     with ScriptedServer(["garbage"] * 9) as server, pytest.raises(SystemExit) as ended:
         cli.main(
-            ["self-instruct", "run", str(tmp_path), "--model", "m", "--base_url", server.url, "--max_tokens", "9000"]
+            ["self-instruct", "run", str(tmp_path), "--model", "m", "--base_url", server.url, "--token_budget", "9000"]
         )
     assert ended.value.code == 1 and "\n0 records accepted" in capsys.readouterr().out
 
 
 def test_a_model_that_writes_nothing_of_use_is_not_asked_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(bootstrap, "BARREN_ANSWERS", 12)
+    monkeypatch.setattr(generate, "BARREN_ANSWERS", 12)
     seeds = [{"instruction": "Name a pet.", "output": "A cat."}]
     known = "### Task 4\nInstruction: Name a pet.\nOutput: A dog."
     with ScriptedServer([{"text": known}] * 100) as server:
@@ -342,7 +342,7 @@ def test_a_full_disk_ends_a_run_at_once(tmp_path, monkeypatch):
     def extend(self, folder, first):
         raise OSError(28, "No space left")
 
-    monkeypatch.setattr(Pool, "extend", extend)  # what it says: tests/faults/test_kills.py
+    monkeypatch.setattr(TaskPool, "extend", extend)  # what it says: tests/faults/test_kills.py
     with ScriptedServer(GOOD) as server, pytest.raises(OSError, match="No space left"):
         write(server, tmp_path)
     monkeypatch.undo()
@@ -427,7 +427,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
 
 
 def test_a_model_of_this_machine_writes_too(tiny_base, tmp_path, monkeypatch):
-    monkeypatch.setattr(bootstrap, "BARREN_ANSWERS", 4)
+    monkeypatch.setattr(generate, "BARREN_ANSWERS", 4)
     settings = {"max_new_tokens": 6, "concurrency": 3, "seeds": [{"instruction": "Name a cat.", "output": "Tom."}]}
     summary = self_instruct(tmp_path, base_model=tiny_base, num_records=5, **settings)
     assert (summary.ended, summary.accepted, summary.cost) == ("no progress", 0, None)

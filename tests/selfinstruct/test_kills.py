@@ -38,7 +38,7 @@ def run_with_kills(
     answer_seconds: float,
     seed: int,
     life_seconds: float = 0.6,
-    max_tokens: int = 10**8,
+    token_budget: int = 10**8,
 ) -> dict:
     """Start the command, kill it, start it again, and check what it leaves each time.
 
@@ -51,7 +51,7 @@ def run_with_kills(
         answer_seconds: About how long the server takes to answer.
         seed: Of the moments, and of what the server does.
         life_seconds: See `kills`.
-        max_tokens: Budget.
+        token_budget: Budget.
 
     Returns:
         What was counted, by the run and by the server.
@@ -60,7 +60,7 @@ def run_with_kills(
     out, printed = scratch / "out", scratch / "printed.txt"
     journal, records = out / "journal.jsonl", out / "records.jsonl"
     options = {"model": "m", "num_records": num_records, "concurrency": concurrency, "timeout_seconds": 1.5}
-    options |= {"max_tokens": max_tokens, "max_new_tokens": 1500, "price_in": 1, "price_out": 2}
+    options |= {"token_budget": token_budget, "max_new_tokens": 1500, "price_in": 1, "price_out": 2}
     command = [sys.executable, "-m", "alpaca_lora", "self-instruct", "run", str(out)]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     killed, kept_lines, kept_records = 0, b"", b""
@@ -101,7 +101,7 @@ def run_with_kills(
 
     at_server = counted["prompt_tokens"] + counted["completion_tokens"]
     accounted = state.spent.tokens + state.unanswered.tokens
-    assert at_server <= accounted <= max_tokens, "the budget was passed"
+    assert at_server <= accounted <= token_budget, "the budget was passed"
     assert counted["most_at_once"] == concurrency
     for path in [printed, *out.iterdir()]:
         assert KEY.encode() not in path.read_bytes(), f"the key is in {path.name}"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpaca_lora.data.records import Record, load_records
-from alpaca_lora.data.rows import RowReader
+from alpaca_lora.data.records.reader import RowReader
 from alpaca_lora.selfinstruct.parse import PARSE_REASONS, parse
 from alpaca_lora.selfinstruct.prompt import Brief, build_prompt
 

@@ -54,7 +54,7 @@ def test_every_problem_of_a_brief_is_named():
     assert [problem.split(";")[0].split(" is ")[0] for problem in caught.value.problems] == [
         "domain: ' '",
         "language: ''",
-        "count: 0 new tasks a call",
+        "count: 0 new tasks per call",
         "mode: 'xml'",
     ]
     assert "none of 'list', 'json'" in str(caught.value)

@@ -13,9 +13,10 @@ from alpaca_lora.data.records import Record, load_records
 from alpaca_lora.data.similarity import rouge_l
 from alpaca_lora.errors import ConfigError, DataError
 from alpaca_lora.generation.completion import Completion
-from alpaca_lora.llm.journal import Journal, fields_of, read_journal
-from alpaca_lora.selfinstruct.pool import Pool
-from alpaca_lora.selfinstruct.report import nearest_scores, project
+from alpaca_lora.llm.journal import Journal, read_journal
+from alpaca_lora.llm.journal_state import fields_of
+from alpaca_lora.selfinstruct.report_page import nearest_scores, project
+from alpaca_lora.selfinstruct.task_pool import TaskPool
 
 SCRIPT = "<script>document.title = 'run'</script><img src=http://127.0.0.1:9/x>"
 ANSWERS = [
@@ -35,7 +36,7 @@ def journal_of(folder: Path, answers=ANSWERS, cost: float | None = 0.25, languag
     seeds = load_records("seeds")
     settings = {"model": "m", "kind": "chat", "mode": "list", "language": language, "seeds": seeds.fingerprint}
     with Journal(folder, settings, {"threshold": 0.7}) as journal:
-        pool = Pool(seeds.records, settings, {"threshold": 0.7})
+        pool = TaskPool(seeds.records, settings, {"threshold": 0.7})
         for number, tasks in enumerate(answers):
             text = "\n".join(
                 f"### Task {place}\nInstruction: {instruction}\nInput: <noinput>\nOutput: {output}"
@@ -77,7 +78,7 @@ def test_a_browser_shows_the_numbers_of_the_journal_and_asks_for_nothing(page, b
         ["tokens of answers", "4,006"],
         ["cost", "1.0000"],
     ]
-    assert rows[3][2:] == ["13,000.00", "unknown"]
+    assert rows[3][2:] == ["13,000.00"]
     assert "1,334 tokens at most" in shown.inner_text("main")
     # What models wrote is text, in records and in samples of what was rejected.
     assert SCRIPT in shown.inner_text("#records") and SCRIPT in shown.inner_text("#rejections")
@@ -120,14 +121,14 @@ def test_without_the_tagger_or_in_another_language_the_page_says_so(tmp_path, mo
     assert "these are in Welsh" in self_instruct_report(tmp_path / "welsh").read_text(encoding="utf-8")
 
 
-def test_what_is_missing_is_projected_at_the_newest_quarters_rate(tmp_path):
+def test_52_000_records_are_projected_at_the_rate_of_the_run(tmp_path):
     one = ("Describe the taste of a ripe mango.", "Sweet.")
     other = ("Compare two ways of storing apples.", "A cellar keeps them cool.")
     journal_of(tmp_path / "a", [[one, other], [one], [one], [ANSWERS[1][1]]], cost=None)
     lines = {line[0]: line[1:] for line in project(read_journal(tmp_path / "a"))}
-    assert lines["requests answered"] == (4, 4 / 3 * 52_000, 4 + 51_997)
-    assert lines["tokens of answers"] == (4_006, pytest.approx(4_006 / 3 * 52_000), 4_006 + 1_003 * 51_997)
-    assert lines["cost"] == (None, None, None)
+    assert lines["requests answered"] == (4, 4 / 3 * 52_000)
+    assert lines["tokens of answers"] == (4_006, pytest.approx(4_006 / 3 * 52_000))
+    assert lines["cost"] == (None, None)
 
 
 def test_scores_are_those_of_the_nearest_before():

@@ -35,8 +35,16 @@ CHAT = {
     "response_format": {"type": "text"},
     "input": "",
     "user": "me",
+    "logprobs": True,
+    "top_logprobs": 2,
 }
-COMPLETION = {**{key: value for key, value in CHAT.items() if key not in ("messages", "input")}, "prompt": ["Once"]}
+_CHAT_ONLY = ("messages", "input", "logprobs", "top_logprobs")
+COMPLETION = {
+    **{key: value for key, value in CHAT.items() if key not in _CHAT_ONLY},
+    "prompt": ["Once", [5, 6]],
+    "logprobs": 1,
+    "echo": True,
+}
 ODD = (
     *("null", "true", "0", "-1", "1.5", '""', '"text"', "[]", "{}", "NaN", "-Infinity", "1e999", "-0.0", "1e308"),
     *("9" * 5_000, "9" * 400, "1" + "0" * 25, '"\\ud800"', '"\\u0000\\u202e"', '"' + "x" * 10_000 + '"'),

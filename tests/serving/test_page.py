@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import math
@@ -9,8 +10,10 @@ import shutil
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ import torch
 from alpaca_lora import finetune, load
 from alpaca_lora.data.records import Record, RecordSet
 from alpaca_lora.data.tokens import Encoder
+from alpaca_lora.errors import DataError
 from alpaca_lora.generation.model import BASE, LocalModel
 from alpaca_lora.generation.moderation import Keywords
 from alpaca_lora.generation.sampling import Sampling
@@ -27,7 +31,7 @@ from alpaca_lora.serving.listening import listen, server_of
 from alpaca_lora.serving.server import make_app
 
 pytest.importorskip("gradio")
-from alpaca_lora.serving.page import add_page
+from alpaca_lora.serving.page import _Page, _turns, add_page
 
 TOKEN = "a-token-of-enough-length"
 SCRIPT = "<script>document.title = 'taken'</script> <b>no</b> **stars** [x](javascript:alert(1))"
@@ -250,6 +254,47 @@ def test_why_there_is_no_answer(browser, taught):
         status(page, "taught: 4 tokens, cut off at the limit of new tokens.")
 
 
+def test_answers_grow_and_end_without_a_browser(taught):
+    """What the buttons call, with the engine that the server has."""
+    moderation = Keywords(["forbidden"])
+    engine = Engine(taught)
+
+    async def updates(page, instruction, *sampling):
+        name = engine.model.name
+        never_drawn = None  # which is what a browser sends of a hidden field
+        answers = page.answers(
+            SimpleNamespace(session_hash="one"), instruction, "", name, False, never_drawn, [], *sampling
+        )
+        return [update async for update in answers]
+
+    def run(making):  # in a thread of its own: a browser's loop may run in this one
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, making).result()
+
+    try:
+        for page in (_Page(engine, None), _Page(engine, moderation)):
+            page.drawn()
+            made = run(updates(page, "Name a cat.", 16, 0, 1, 0, 1, ""))
+            assert made[0][page.status] == "Waiting for its turn."
+            assert made[-1][page.answer] == "Tom" and "tokens, ended by itself." in made[-1][page.status]
+            shown = {update[page.answer] for update in made[1:-1]}
+            assert shown == {""} if page.answering.moderation else all("Tom".startswith(text) for text in shown)
+            for words, why in (
+                (("", 16, 0, 1, 0, 1, ""), "No answer: write an instruction first."),
+                (("Hi.", 16, 0, 1, 0, 1, "x"), "No answer: seed: 'x' must be a whole number, or empty."),
+                (("Hi.", None, 0, 1, 0, 1, ""), "No answer: fill in each number beside the answer"),
+            ):
+                assert run(updates(page, *words))[-1][page.status].startswith(why)
+        sent = [["What is forbidden?", "Nothing."]]  # by a browser, as if it had been answered
+        asked = page.answering.queued("Hi.", "", [engine.model.name], Sampling(), "", _turns(sent))
+        with pytest.raises(DataError, match="is refused by this server's moderation"):
+            run(asked)
+        refused = run(updates(page, "A forbidden word.", 16, 0, 1, 0, 1, ""))[-1]
+        assert "the instruction is refused by this server's moderation" in refused[page.status]
+    finally:
+        engine.close()
+
+
 def test_only_what_the_page_uses_is_reachable(taught):
     def get(path, method="GET"):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -266,3 +311,37 @@ def test_only_what_the_page_uses_is_reachable(taught):
             assert get(path).status == 404
         for path in ("/gradio_api/upload", "/gradio_api/call/answers", "/gradio_api/run/answers"):
             assert get(path, "POST").status == 404
+
+
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}[{{ message.role }}] {{ message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def test_several_turns(browser, tiny_base_bpe, tmp_path):
+    """The model is told what was said before, until a new conversation begins."""
+    (tmp_path / "mine.jinja").write_text(CHAT, encoding="utf-8")
+    model = load(tiny_base_bpe, prompt_template=str(tmp_path / "mine.jinja"))
+    short = Sampling(max_new_tokens=5)
+    first = model.generate("Who are you?", sampling=short)
+    assert first
+    turns = [
+        *({"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": first}),
+        {"role": "user", "content": "And then?"},
+    ]
+    with serving(model) as (_, port), opened(browser, port) as page:
+        ask(page, "Who are you?", most_tokens=5)
+        status(page, "5 tokens, cut off")
+        assert text(page) == first
+        page.wait_for_function("document.querySelector('#history textarea').value.includes('Who are you?')")
+        ask(page, "And then?")
+        page.wait_for_function("document.querySelector('#history textarea').value.includes('And then?')")
+        assert text(page) == model.generate(turns, sampling=short)
+        page.click("#anew")
+        page.wait_for_function("document.querySelector('#history textarea').value == ''")
+        page.fill("#system textarea", "Be brief.")
+        ask(page, "And then?")
+        page.wait_for_function("document.querySelector('#history textarea').value.includes('And then?')")
+        system = [{"role": "system", "content": "Be brief."}, turns[2]]
+        assert text(page) == model.generate(system, sampling=short)

@@ -12,47 +12,20 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
+from loopback import chat, send, serving, streamed, wait_for
 
 import alpaca_lora
 from alpaca_lora import load, serve
 from alpaca_lora.errors import ConfigError
 from alpaca_lora.generation.moderation import Keywords, ModerationEndpoint
 from alpaca_lora.generation.sampling import Sampling
-from alpaca_lora.serving.engine import Engine
 from alpaca_lora.serving.listening import listen, run, server_of
-from alpaca_lora.serving.server import make_app
+from alpaca_lora.serving.refusals import Refused
 
 openai = pytest.importorskip("openai")
 TOKEN = "a-token-of-enough-length"
-
-
-@contextmanager
-def serving(model, *, token=None, moderation=None, allow_host=(), **limits):
-    """A server in a thread; yields its engine and port."""
-    engine = Engine(model, **limits)
-    listening = listen("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    server = server_of(make_app(engine, moderation), listening, token, allow_host=allow_host)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        wait_for(lambda: server.started)
-        yield engine, port
-    finally:
-        engine.close()
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-def wait_for(condition):
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -70,25 +43,6 @@ def port(model):
 def client(port):
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
         yield client
-
-
-def send(port, method, path, body=None, **headers):
-    """A raw request; status and the JSON of the reply."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, content, {"Content-Type": "application/json", **headers})
-    response = connection.getresponse()
-    text = response.read()
-    connection.close()
-    try:
-        return response.status, json.loads(text)
-    except ValueError:
-        return response.status, dict(response.getheaders())
-
-
-def chat(text="Hello", **rest):
-    return {"model": "x", "messages": [{"role": "user", "content": text}], "max_tokens": 4, **rest}
 
 
 # What clients get
@@ -161,7 +115,7 @@ def test_a_seed_repeats_whatever_else_is_asked(client, model):
     [
         ("chat/completions", b"{not json", 400, "the body is not valid JSON"),
         ("chat/completions", b"\xff\xfe", 400, "the body is empty; send a JSON object."),
-        ("chat/completions", b"[]", 400, "the body: Input should be"),
+        ("chat/completions", b"[]", 400, "the body: Input should be an object."),
         ("chat/completions", {}, 400, "messages: Field required"),
         ("chat/completions", chat(messages=[]), 400, "messages: the last one must be a user's, with a text."),
         (
@@ -179,7 +133,12 @@ def test_a_seed_repeats_whatever_else_is_asked(client, model):
         ),
         ("chat/completions", chat(temperature="hot"), 400, "temperature: Input should be a valid number"),
         ("chat/completions", chat(temperature=-1), 400, "temperature: -1.0 must be 0, or from 0.001 to 1000."),
-        ("chat/completions", chat(max_tokens=0), 400, "max_tokens: 0 must be at least 1."),
+        (
+            "chat/completions",
+            chat(max_tokens=0),
+            400,
+            "max_tokens: 0 must be at least 1, or -1 for as much as the model reads.",
+        ),
         ("chat/completions", chat(tools=[{"type": "function"}]), 400, "tools:"),
         ("chat/completions", chat(presence_penalty=1), 400, "presence_penalty: 1 is not supported by this server."),
         ("chat/completions", chat(response_format={"type": "json_object"}), 400, "response_format:"),
@@ -189,9 +148,12 @@ def test_a_seed_repeats_whatever_else_is_asked(client, model):
         ("chat/completions", chat("a\ud800"), 400, "the text holds half of a character"),
         ("completions", {"prompt": "a\ud800"}, 400, "the text holds half of a character"),
         ("chat/completions", chat(), 404, "model: 'x' is not served."),
-        ("completions", {"prompt": [[1, 2, 3]]}, 400, "prompt: token ids are not read by this server; send the text"),
-        ("completions", {"prompt": []}, 400, "prompt: must be a text, or a list of at least one."),
-        ("completions", {"prompt": "a", "echo": True}, 400, "echo: true is not supported by this server."),
+        (
+            "completions",
+            {"prompt": []},
+            400,
+            "prompt: [] must be a text, token ids, or a list of at least one of either.",
+        ),
         ("embeddings", {"input": "a"}, 404, "POST /v1/embeddings: Not Found."),
     ],
 )
@@ -201,6 +163,15 @@ def test_what_cannot_be_honoured_is_refused_with_the_reason(port, model, path, b
     found = send(port, "POST", f"/v1/{path}", body)
     assert found[0] == status, found
     assert message in found[1]["error"]["message"]
+    if isinstance(body, dict) and path != "embeddings":
+        assert found[1]["error"]["param"]
+
+
+def test_a_refusal_has_one_mark_at_each_end():
+    problems = ["n: 9 is too many.", "topp: is not known. Did you mean 'top_p'?", "seed: x"]
+    assert Refused.because(problems).message == "n: 9 is too many; topp: is not known. Did you mean 'top_p'? seed: x."
+    assert Refused.because(problems[:2]).message == "n: 9 is too many; topp: is not known. Did you mean 'top_p'?"
+    assert Refused.because(problems[:1]).message == "n: 9 is too many."
 
 
 def test_other_methods(port):
@@ -237,8 +208,10 @@ def test_what_changes_nothing_is_accepted(port, model, off):
 @pytest.mark.parametrize(
     ("on", "param", "message"),
     [
-        ({"logprobs": 0}, "logprobs", "logprobs: 0 is not supported by this server. Leave it out, or send false."),
-        ({"logprobs": True}, "logprobs", "true is not supported"),
+        ({"logprobs": 0}, "logprobs", "logprobs: 0 must be true, with top_logprobs: 0."),
+        ({"top_logprobs": 2}, "top_logprobs", "top_logprobs: goes with logprobs: true."),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "21 must be a number from 0 to 20."),
+        ({"echo": True}, "echo", "echo: true belongs to /v1/completions. Leave it out, or send false."),
         (
             {"tool_choice": "required"},
             "tool_choice",
@@ -248,14 +221,58 @@ def test_what_changes_nothing_is_accepted(port, model, off):
         ({"response_format": {"type": "json_schema"}}, "response_format", "is not supported"),
         ({"min_p": 0.1}, "min_p", "min_p: 0.1 is not supported by this server. Leave it out, or send 0."),
         ({"repeat_last_n": 64, "repetition_penalty": 1.2}, "repeat_last_n", "64 is not supported"),
-        ({"max_tokens": None, "max_completion_tokens": 0}, "max_completion_tokens", "0 must be at least 1."),
-        ({"max_tokens": None, "n_predict": -3}, "n_predict", "n_predict: -3 must be at least 1."),
+        (
+            {"max_tokens": None, "max_completion_tokens": 0},
+            "max_completion_tokens",
+            "max_completion_tokens: 0 must be at least 1, or -1 for as much as the model reads.",
+        ),
+        (
+            {"max_tokens": None, "n_predict": -3},
+            "n_predict",
+            "n_predict: -3 must be at least 1, or -1 for as much as the model reads.",
+        ),
         ({"max_new_tokens": 5}, "max_new_tokens", "max_new_tokens: 5 contradicts max_tokens: 4."),
         ({"stop_sequences": "a", "max_tokens": "x"}, "max_tokens", "max_tokens: Input should be a valid integer."),
         ({"min_p": 1, "topp": 1}, "min_p", "; topp: is not known. Did you mean 'top_p'?"),
         ({"seed": -2}, "seed", "seed: -2 must be a whole number from 0"),
         ({"messages": [{"role": "user", "content": "word " * 3000}]}, "messages", "messages: the prompt has"),
         ({"a\ud800": 1}, "a\\ud800", "is not known."),
+        ({"logprobs": 3}, "logprobs", "logprobs: 3 must be true, with top_logprobs: 3."),
+        ({"logprobs": 3, "top_logprobs": 3}, "logprobs", "logprobs: 3 must be true, with top_logprobs: 3."),
+        ({"logprobs": 2.5}, "logprobs", "logprobs: 2.5 must be true, with top_logprobs: a number from 0 to 20."),
+        ({"top_logprobs": True, "logprobs": True}, "top_logprobs", "top_logprobs: true must be a number from 0 to 20."),
+        ({"n_probs": 4}, "n_probs", "n_probs: 4 is not read. Send logprobs: true, with top_logprobs: 4."),
+        (
+            {"repeat_penalty": 1.2},
+            "repeat_penalty",
+            "repeat_penalty: 1.2 is not read. Send repetition_penalty, which looks at the whole text.",
+        ),
+        ({"stop": [1]}, "stop", "stop: 1 at [0] must be a text."),
+        ({"stop": ["a", None]}, "stop", "stop: null at [1] must be a text."),
+        (
+            {"stop_sequences": {"a": 1}},
+            "stop_sequences",
+            'stop_sequences: {"a": 1} must be a text, or a list of texts.',
+        ),
+        ({"stream_options": 4}, "stream_options", "stream_options: Input should be an object."),
+        ({"messages": ["Hi"]}, "messages[0]", "messages[0]: Input should be an object."),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages[0].content",
+            "messages[0].content: 5 must be a text, or a list of parts of the type 'text'.",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content",
+            'messages[0].content: part 0 has no text: {"type": "text"}.',
+        ),
+        ({"temprature": 1}, "temprature", "temprature: is not known. Did you mean 'temperature'?"),
+        (
+            {"topp": 1, "stop": 5},
+            "topp",
+            "topp: is not known. Did you mean 'top_p'? stop: 5 must be a text, or a list of texts.",
+        ),
+        ({"promt": 1}, "promt", "promt: is not known. Did you mean 'prompt'?"),
     ],
 )
 def test_what_would_change_the_answer_is_refused_by_the_clients_own_name(port, model, on, param, message):
@@ -263,6 +280,32 @@ def test_what_would_change_the_answer_is_refused_by_the_clients_own_name(port, m
     assert status == 400
     assert body["error"]["param"] == param
     assert message in body["error"]["message"]
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+TO_COMPLETIONS = "prompt: belongs to /v1/completions. This address, /v1/chat/completions, reads messages"
+TO_CHATS = "messages: belongs to /v1/chat/completions. This address, /v1/completions, reads a prompt"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("chat/completions", {"prompt": "Hi"}, f"{TO_COMPLETIONS}."),
+        ("chat/completions", {"prompt": "Hi", "messages": MESSAGES}, f"{TO_COMPLETIONS}."),
+        ("chat/completions", {"prompt": "Hi", "stop": [1]}, f"{TO_COMPLETIONS}; stop: 1 at [0] must be a text."),
+        ("chat/completions", {"prompt": None}, "messages: Field required."),
+        ("completions", {"messages": MESSAGES}, f"{TO_CHATS}."),
+        ("completions", {"messages": MESSAGES, "prompt": "Hi"}, f"{TO_CHATS}."),
+        (
+            "completions",
+            {"input": "a", "prompt": "Hi"},
+            "input: belongs to /v1/chat/completions. Write it into prompt.",
+        ),
+    ],
+)
+def test_what_belongs_to_the_other_address_is_sent_there(port, path, body, message):
+    status, reply = send(port, "POST", f"/v1/{path}", body)
+    assert (status, reply["error"]["message"]) == (400, message)
 
 
 def test_no_limit_is_as_much_as_the_model_reads(client, model):
@@ -282,17 +325,6 @@ def test_more_rows_than_may_ever_wait_are_no_matter_of_waiting(model):
 
 
 # Streams
-
-
-def streamed(port, path, body):
-    """A stream's raw bytes, and its events."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
-    raw = connection.getresponse().read()
-    connection.close()
-    assert raw.endswith(b"\n\n")
-    lines = raw.decode("ascii").split("\n\n")[:-1]
-    return [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"], lines[-1]
 
 
 def test_a_stream_opens_with_the_role_and_says_it_once(port, client, model):
@@ -820,3 +852,35 @@ def test_sigterm_before_the_server_listens_for_it_stops_it_too(monkeypatch):
     with listen("127.0.0.1", 0) as listening:
         run(app, listening)
     assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+
+
+CHAT = (
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('a user speaks first') }}{% endif %}{{ bos_token }}"
+    "{% for message in messages %}[{{ message.role }}] {{ message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+TURNS = [
+    {"role": "user", "content": "Who are you?"},
+    {"role": "assistant", "content": "I am 3."},
+    {"role": "user", "content": "And then?"},
+]
+
+
+def test_a_chat_template_gets_all_messages(tiny_base_bpe, tmp_path):
+    (tmp_path / "mine.jinja").write_text(CHAT, encoding="utf-8")
+    model, short = load(tiny_base_bpe, prompt_template=str(tmp_path / "mine.jinja")), Sampling(max_new_tokens=6)
+    with (
+        serving(model) as (_, port),
+        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client,
+    ):
+        made = client.chat.completions.with_raw_response.create(model=model.name, messages=TURNS, max_tokens=6)
+        assert made.parse().choices[0].message.content == model.generate(TURNS, sampling=short)
+        assert "x-alpaca-lora-note" not in made.headers
+        system = [{"role": "system", "content": "Be brief."}, *TURNS]
+        pieces = client.chat.completions.create(model=model.name, messages=system, max_tokens=6, stream=True)
+        text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+        assert text == model.generate(system, sampling=short)
+        with pytest.raises(openai.BadRequestError, match="refuses: a user speaks first"):
+            client.chat.completions.create(model=model.name, messages=TURNS[1:], max_tokens=6)
+        with pytest.raises(openai.BadRequestError, match="the last one must be a user's, with a text"):
+            client.chat.completions.create(model=model.name, messages=TURNS[:2], max_tokens=6)

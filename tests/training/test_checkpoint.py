@@ -133,7 +133,7 @@ def test_a_disk_with_too_little_room(tmp_path):
 def test_the_newest_and_the_best_are_kept(short_base, short_seeds, tmp_path, monkeypatch, losses, best):
     """Whatever this machine's rounding makes of a run, its validation losses are these; the rest is real."""
 
-    def loss_sum(self, model, batch, planner):
+    def loss_sum(self, model, batch, planner, by_example):
         step = self.state.global_step
         return (losses[step - 1] if step else 10) * len(batch.inputs["targets"])
 
@@ -149,6 +149,7 @@ def test_the_newest_and_the_best_are_kept(short_base, short_seeds, tmp_path, mon
         eval_steps=1,
         save_steps=1,
         save_total_limit=2,
+        warmup_steps=0,  # its first step would change nothing, and be no best
     )
     validated = {line["step"]: line["eval_loss"] for line in run.history if "eval_loss" in line}
     assert validated == pytest.approx(dict(enumerate([10, *losses])))

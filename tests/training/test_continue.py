@@ -15,7 +15,7 @@ from alpaca_lora import cli, finetune, load
 from alpaca_lora.errors import AdapterError, ConfigError
 from alpaca_lora.models.load import Placement, load_model
 from alpaca_lora.models.lora import quiet_peft
-from alpaca_lora.runs.contract import read_contract
+from alpaca_lora.runs.run_file import read_contract
 from alpaca_lora.training import callbacks
 
 WEIGHTS = "adapter_model.safetensors"

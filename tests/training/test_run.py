@@ -16,6 +16,8 @@ from alpaca_lora.data.plan import Planner
 from alpaca_lora.data.records import split_records
 from alpaca_lora.errors import AlpacaLoraError, ConfigError, ModelError, TrainingError
 from alpaca_lora.planning.preparation import prepare
+from alpaca_lora.runs.contract import Contract
+from alpaca_lora.runs.run_file import RunFile
 from alpaca_lora.training import callbacks
 
 WEIGHTS = "adapter_model.safetensors"
@@ -272,8 +274,10 @@ def test_other_settings_are_not_resumed(settings, interrupted, rows):
     other = {**settings, "learning_rate": 1e-3, "batch_size": 2, "resume": True}
     problems = refused(interrupted, **other).problems
     assert problems == [
-        "resume: batch_size was 4 and is 2 now; a run is continued with its own settings only.",
-        "resume: learning_rate was 0.01 and is 0.001 now; a run is continued with its own settings only.",
+        "resume: batch_size was 4 and is 2 now; a run is continued with its own settings only. Give "
+        "it as it was, or begin a new run in another output_dir.",
+        "resume: learning_rate was 0.01 and is 0.001 now; a run is continued with its own settings only. Give "
+        "it as it was, or begin a new run in another output_dir.",
     ]
 
 
@@ -297,7 +301,15 @@ def test_nothing_to_resume(settings, tmp_path):
 def test_a_damaged_run_file(settings, tmp_path, text):
     (tmp_path / "alpaca_lora.json").write_text(text, encoding="utf-8")
     error = refused(tmp_path, **settings, resume=True)
-    assert "resume:" in str(error) and "alpaca_lora.json is damaged or not a run's" in str(error)
+    assert "resume:" in str(error) and "alpaca_lora.json: damaged: " in str(error)
+    assert str(error).endswith("Or start the run anew, in a new output_dir.")
+
+
+def test_a_run_file_that_is_not_a_runs(settings, tmp_path):
+    contract = Contract("base", "-", {}, "-", prefix_ids=[1], eos_id=2, stop_ids=[2], pad_id=None)
+    RunFile(contract, merge={"dtype": "float32"}).write(tmp_path)
+    error = refused(tmp_path, **settings, resume=True)
+    assert "alpaca_lora.json is not a run's. Start the run in a new output_dir." in str(error)
 
 
 def test_no_checkpoint_to_resume_from(whole, settings, interrupted):

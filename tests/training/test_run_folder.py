@@ -21,7 +21,9 @@ from alpaca_lora.errors import AdapterError, ConfigError, DataError, ModelError,
 from alpaca_lora.files import sha256_of_json
 from alpaca_lora.models.load import resolve_base
 from alpaca_lora.runs.checkpoints import MANIFEST
+from alpaca_lora.runs.eval_records import read_eval_records
 from alpaca_lora.training import callbacks
+from alpaca_lora.training.checkpoint import seal
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -140,6 +142,27 @@ def test_every_checkpoint_holds_the_history_up_to_it(whole):
         copy = (whole.output_dir / "checkpoints" / f"checkpoint-{step}" / "history.jsonl").read_text(encoding="utf-8")
         lines = [json.loads(line) for line in copy.splitlines()]
         assert lines == [line for line in whole.history if line["step"] <= step]
+        records = read_eval_records(whole.output_dir / "checkpoints" / f"checkpoint-{step}")
+        assert list(records.losses) == [line["step"] for line in lines if "eval_loss" in line]
+
+
+def test_losses_by_record_are_those_of_the_checkpoint_again(settings, whole, out):
+    (out / "eval_records.jsonl").write_text("lost\n", encoding="utf-8")
+    finetune(output_dir=out, resume=True, **settings)
+    assert (out / "eval_records.jsonl").read_bytes() == (whole.output_dir / "eval_records.jsonl").read_bytes()
+
+
+def test_a_checkpoint_of_a_version_without_losses_by_record(settings, whole, out):
+    """The run goes on; what was not kept is left out."""
+    checkpoint = out / "checkpoints" / "checkpoint-2"
+    run = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["content"]["run"]
+    for path in (checkpoint / "eval_records.jsonl", checkpoint / MANIFEST, out / "eval_records.jsonl"):
+        path.unlink()
+    seal(checkpoint, 2, run)
+    assert numbers(finetune(output_dir=out, resume=True, **settings)) == numbers(whole)
+    found, expected = read_eval_records(out), read_eval_records(whole.output_dir)
+    assert found.hashes == expected.hashes and list(found.losses) == [4]
+    assert found.losses[4].tolist() == expected.losses[4].tolist()
 
 
 @pytest.mark.parametrize(

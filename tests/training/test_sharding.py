@@ -16,10 +16,13 @@ import torch
 from harness import free_port, zygote
 from safetensors.torch import load_file
 
-from alpaca_lora import FinetuneConfig, finetune
+from alpaca_lora import FinetuneConfig, finetune, load
 from alpaca_lora.errors import ConfigError, TrainingError
 from alpaca_lora.models.load import Placement, load_model
+from alpaca_lora.planning.preparation import prepare
+from alpaca_lora.runs.eval_records import read_eval_records
 from alpaca_lora.training.fsdp import check_sharded, save_model
+from chats import CHATS
 
 FLOAT32 = Placement(torch.device("cpu"), torch.float32)
 
@@ -82,6 +85,15 @@ def assert_same_curve(found, expected, norm=1e-3):
         assert [line[key] for line in found if key in line] == pytest.approx(wanted, rel=rel)
 
 
+def assert_same_records(found, expected):
+    """Each validation record's losses in two runs."""
+    one, other = read_eval_records(found), read_eval_records(expected)
+    assert (one.records, one.hashes, one.tokens.tolist()) == (other.records, other.hashes, other.tokens.tolist())
+    assert one.losses.keys() == other.losses.keys()
+    for step, losses in one.losses.items():
+        assert losses == pytest.approx(other.losses[step], rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def sharded_full(launch, settings, tmp_path_factory):
     """Full fine-tuning on two ranks."""
@@ -97,6 +109,7 @@ def test_full_fine_tuning_on_two_ranks_has_the_curve_of_one(launch, sharded_full
     one, two = history(tmp_path / "one"), history(out)
     assert one[1]["loss"] - one[-2]["loss"] > 0.1
     assert_same_curve(two, one)
+    assert_same_records(out, tmp_path / "one")
     trained, expected = load_file(out / "model.safetensors"), load_file(tmp_path / "one" / "model.safetensors")
     assert trained.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -112,6 +125,37 @@ def test_a_step_of_128_is_128_examples_on_any_number_of_ranks(launch, settings, 
     assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"))
 
 
+def test_losses_by_record_are_gathered_from_two_ranks(launch, settings, tmp_path):
+    chosen = {**settings, "max_steps": 1, "max_tokens": 300}
+    launch(tmp_path / "one", chosen)
+    launch(tmp_path / "two", chosen, 2)
+    assert list(read_eval_records(tmp_path / "one").losses) == [0, 1]
+    assert_same_records(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["tree", "padded"])
+def test_conversations_on_two_ranks_have_the_curve_of_one(launch, settings, tmp_path, layout):
+    """Also with answers that are not learned, prompts that are, and one rank in another layout."""
+    rows = [
+        {"messages": [
+            {"role": role, "content": f"{word} {number} {turn}", "weight": int(turn != number % 4)}
+            for turn in range(3) for role, word in (("user", "Say"), ("assistant", "So"))
+        ]} for number in range(60)
+    ]  # fmt: skip
+    (tmp_path / "talks.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "zephyr.jinja").write_text(CHATS["zephyr"].template, encoding="utf-8")
+    chosen = {**settings, "data": tmp_path / "talks.json", "prompt_template": tmp_path / "zephyr.jinja"}
+    chosen |= {"max_steps": 3, "train_on_inputs": "true", "gradient_checkpointing": "true"}
+    launch(tmp_path / "one", {**chosen, "layout": "packed"})
+    launch(tmp_path / "two", {**chosen, "layout": layout}, 2)
+    assert_same_curve(history(tmp_path / "two"), history(tmp_path / "one"), norm=1e-4)
+    assert_same_records(tmp_path / "two", tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
@@ -119,6 +163,7 @@ def test_a_step_of_128_is_128_examples_on_any_number_of_ranks(launch, settings, 
         {"method": "full", "layout": "padded"},
         {"method": "lora", "layout": "tree", "lora_target_modules": "all-linear", "gradient_checkpointing": "true"},
         {"method": "lora", "layout": "padded"},
+        {"method": "lora", "layout": "packed", "neftune_noise_alpha": 15},  # each example's draw is its own
     ],
     ids=lambda change: f"{change['method']}-{change['layout']}",
 )
@@ -137,6 +182,29 @@ def test_copies_and_shards_have_the_curve_of_one(launch, settings, tmp_path, cha
             assert other.keys() == one.keys()
             for name, tensor in one.items():
                 torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{}, {"fsdp": "true"}, {"objective": "orpo"}], ids=["copies", "shards", "orpo"])
+def test_pairs_on_two_ranks_have_the_curve_of_one(launch, settings, tmp_path, change):
+    """Rewards too; the reference is computed by both, each its own packs."""
+    rows = [
+        {"instruction": f"Say {number}", "chosen": f"So {number}", "rejected": f"No: {'so ' * (number % 7)}{number}"}
+        for number in range(60)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    chosen = {**settings, "objective": "dpo", "data": tmp_path / "pairs.json", "max_steps": 3, "max_tokens": 300}
+    chosen |= {"eval_steps": 2, "learning_rate": 1e-3}
+    launch(tmp_path / "one", {**chosen, **change, "fsdp": "false"})
+    launch(tmp_path / "two", {**chosen, **change}, 2)
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    assert_same_curve(two, one)
+    assert_same_records(tmp_path / "two", tmp_path / "one")
+    for found, expected in zip(two, one, strict=True):
+        for key in expected:
+            if "rewards" in key:
+                assert found[key] == pytest.approx(expected[key], abs=2e-5), key
+    assert one[-1]["eval_rewards/margins"] > 0
 
 
 @pytest.mark.slow
@@ -162,8 +230,6 @@ def test_a_sharded_checkpoint_resumes_on_one_rank_and_on_two(launch, sharded_ful
 def test_the_folder_of_a_sharded_run_loads_in_plain_transformers(sharded_full, settings):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from alpaca_lora.planning.preparation import prepare
-
     out, chosen, _ = sharded_full
     model, loading = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -179,6 +245,29 @@ def test_the_folder_of_a_sharded_run_loads_in_plain_transformers(sharded_full, s
         total += torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
         count += len(targets)
     assert total / count == pytest.approx(history(out)[-1]["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_best_evaluations_weights_are_kept_from_shards(run, settings, tmp_path, method):
+    """It is the one after step 4 on any machine; kept weights have its losses, record by record, in plain torch."""
+    chosen = {**settings, "method": method, "fsdp": "true", "keep": "best", "eval_steps": 4, "max_steps": 8}
+    chosen |= {"warmup_steps": 0}
+    ended = run.run(["--worse_after", "5", *options(tmp_path / "out", chosen)], ranks=2, fsdp=True)
+    assert ended.code == 0, ended.printed
+    assert "Kept: the weights after step 4 of 8, the best evaluation" in ended.printed
+    plain = {key: value for key, value in chosen.items() if key != "fsdp"}
+    validation = prepare(FinetuneConfig(output_dir="unused", **plain), chosen["base_model"]).validation
+    found, losses = read_eval_records(tmp_path / "out"), []
+    model = load(tmp_path / "out").model
+    for index in range(len(validation)):
+        ids, prompt_len = validation[index]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor(ids[None], dtype=torch.long)).logits[0, prompt_len - 1 : -1]
+        targets = torch.tensor(ids[prompt_len:], dtype=torch.long)
+        losses.append(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item())
+    assert losses == pytest.approx(found.losses[4], rel=1e-4)
+    assert losses != pytest.approx(found.losses[8], rel=1e-4)
 
 
 # The folder

@@ -1,4 +1,4 @@
-"""Adapters and tuned models after training: merged, exported, as differences to their base, as LoRA."""
+"""Adapters and tuned models after training: merged, exported, published, as differences to their base, as LoRA."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
-from .results import Exported, Merged, Verified
+from .results import Exported, Merged, Pushed, Verified
 
 if TYPE_CHECKING:
     from .extract import Extraction
 
 OutputDtype = Literal["auto", "float32", "bfloat16"]
-ExportFormat = Literal["gguf-f16", "gguf-q8_0", "ollama", "chat-template"]
+ExportFormat = Literal["gguf-f16", "gguf-q8_0", "gguf-q5_k_m", "gguf-q4_k_m", "ollama", "chat-template"]
 
 
 def merge(
@@ -138,7 +138,8 @@ def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> Expo
     Args:
         folder: The model; its alpaca_lora.json says template and stops.
         out: New or empty folder.
-        format: "gguf-f16" or "gguf-q8_0", a file for llama.cpp and Ollama, read back and compared; "ollama", a
+        format: "gguf-f16", "gguf-q8_0" (8 bits), "gguf-q5_k_m" or "gguf-q4_k_m" (5 or 4 bits), a file for llama.cpp
+            and Ollama, read back and compared; "ollama", a
             Modelfile that names `folder`; "chat-template", the folder again, for servers that read chat templates.
 
     Returns:
@@ -153,3 +154,26 @@ def export(folder: str | Path, out: str | Path, *, format: ExportFormat) -> Expo
 
     report = export_model(folder, out, format)
     return Exported(Path(out), format, report["files"], report.get("logits"))
+
+
+def push(folder: str | Path, repo: str, *, private: bool = True) -> Pushed:
+    """Publish a result on the Hugging Face hub, in one commit: the files of adapter or model, and none beside them.
+
+    Args:
+        folder: A finished run, or what merge, extract or export wrote.
+        repo: Its name there, OWNER/NAME; made where it is not yet.
+        private: Only its owner may see it. Refused where a public one of that name is there already.
+
+    Returns:
+        Its page, the commit, and what was published.
+
+    Raises:
+        AdapterError: the run has not ended, its result is damaged, it is a checkpoint or no result; or its model card
+            is missing, has places to fill in, or a head that the hub cannot read; or a file holds a key.
+        ModelError: a model's weights are not those that were written.
+        ConfigError: no name on the hub, or a public one.
+        HubError: no key, or the hub refuses it or cannot be reached.
+    """
+    from .publish import push_result
+
+    return push_result(folder, repo, private)

@@ -14,9 +14,8 @@ import torch
 
 from ..data.tokens import Encoder
 from ..errors import AdapterError
-from ..models.fingerprint import CERTIFICATE as CERTIFICATE
 from ..models.load import Placement, load_model
-from ..runs.adapter_files import load_adapter
+from ..runs.saved_adapter import SavedAdapter
 
 PROBES = (
     ("Name three primary colours.", ""),
@@ -83,11 +82,11 @@ def check_memory(
         )
 
 
-def reference_model(base: Path, adapters: Sequence[Path], name: str) -> Any:
+def reference_model(base: Path, adapters: Sequence[SavedAdapter], name: str) -> Any:
     """Base + adapters through peft, the last adapter unmerged; float32, on the CPU."""
     model = load_model(str(base), cpu_float32())
-    for number, folder in enumerate(adapters, start=1):
-        model = load_adapter(model, folder, name)
+    for number, adapter in enumerate(adapters, start=1):
+        model = adapter.put_on(model, name)
         if number < len(adapters):
             model = model.merge_and_unload(safe_merge=True)
     return model
@@ -149,12 +148,13 @@ def differences(model: Any, before: Answers) -> dict[str, Any]:
     """Have a model read another's answers, and compare the logits; what is found is as `compare` says."""
     after = _logits(model, before.ids, before.starts)
     apart = [(new - old).abs() for new, old in zip(after, before.logits, strict=True)]
-    pairs = zip(after, before.logits, strict=True)
+    pairs = [*zip(after, before.logits, strict=True)]
     return {
         "probes": len(PROBES),
         "same_greedy_answers": sum(torch.equal(new.argmax(-1), old.argmax(-1)) for new, old in pairs),
         "max_difference": torch.stack([gap.max() for gap in apart]).max().item(),
         "mean_difference": torch.cat([gap.flatten() for gap in apart]).mean(dtype=torch.float64).item(),
+        "mean_kl": torch.cat([_kl(old, new) for new, old in pairs]).mean(dtype=torch.float64).item(),
         "largest_logit": max(logits.abs().max().item() for logits in before.logits),
     }
 
@@ -168,3 +168,9 @@ def _logits(model: Any, ids: list[torch.Tensor], starts: list[int]) -> list[torc
 def cpu_float32() -> Placement:
     """Where models are compared."""
     return Placement(torch.device("cpu"), torch.float32)
+
+
+def _kl(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """KL divergence of the distributions after from those before, nats, shape (places,)."""
+    old, new = before.float().log_softmax(-1), after.float().log_softmax(-1)
+    return (old.exp() * (old - new)).sum(-1)

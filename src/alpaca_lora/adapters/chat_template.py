@@ -1,43 +1,20 @@
-"""A prompt template in other programs' words: Jinja for chat servers, Go's templates for Ollama.
+"""A prompt template in chat servers' words: Jinja.
 
     prompt_no_input     ### Instruction: {instruction} ### Response:
     Jinja               {{ "<s>### Instruction: " + messages[0]['content'] + " ### Response:" }}
-    Modelfile           TEMPLATE ### Instruction: {{ .Prompt }} ### Response:       (Ollama adds BOS itself)
 
-In: an encoder, or a template and the texts of its stops. Out: text; nothing is written here.
+In: an encoder. Out: text; nothing is written here. A chat template is Jinja already.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import string
 
 from ..data.tokens import Encoder
 from ..errors import ModelError
-from ..prompts import Template
+from ..prompts import ChatTemplate
 from .certificate import PROBES
-
-
-def modelfile(source: str, template: Template, stops: list[str]) -> str:
-    """An Ollama Modelfile. Sampling is left to Ollama's defaults.
-
-    Args:
-        source: The GGUF file, or a model's folder.
-        template: The prompt template; its separate input field goes into the prompt's text.
-        stops: Texts of the ids at which generation ends.
-    """
-    parts = []
-    for literal, field, _, _ in string.Formatter().parse(template.prompt_no_input):
-        # Braces and quotes mean something to Go's templates and to the Modelfile: they are written as Go strings.
-        parts.append(re.sub('[{"]+', lambda found: "{{" + json.dumps(found[0]) + "}}", literal))
-        parts.append("{{ .Prompt }}" if field else "")
-    stop_lines = "".join(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}\n" for stop in stops)
-    return (
-        f"# Template {template.name!r}, one turn: write an input below the instruction, in the same message; a system\n"
-        "# message is not passed on, and training had no earlier turns: start a new chat for each instruction.\n"
-        f'FROM {source}\nTEMPLATE """{"".join(parts)}"""\n{stop_lines}'
-    )
 
 
 def chat_template(encoder: Encoder, glue: str | None = None) -> str:
@@ -50,6 +27,8 @@ def chat_template(encoder: Encoder, glue: str | None = None) -> str:
     Raises:
         ModelError: neither nothing nor a space gives the encoder's ids.
     """
+    if isinstance(encoder.template, ChatTemplate):
+        return encoder.template.text
     if glue is None:
         for candidate in ("", " "):  # a SentencePiece tokenizer may put its space only in front of a whole text
             text = chat_template(encoder, candidate)

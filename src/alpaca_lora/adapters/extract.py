@@ -14,18 +14,20 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..errors import AdapterError, ConfigError, counted
 from ..models.fingerprint import computes, fingerprint
-from ..models.load import load_config
+from ..models.hub import commit_of, split_revision
+from ..models.load import load_config, resolve_base
 from ..models.lora import check_targets
-from ..models.shards import Shards, base_folder, check_new, is_finite, new_folder
-from ..runs.adapter_files import WEIGHTS, describe_adapter
-from ..runs.contract import read_contract, write_run_file
+from ..models.shards import Shards, check_new, is_finite, new_folder, write_file
+from ..runs.adapter_files import WEIGHTS, read_adapter
+from ..runs.peft_config import read_config
+from ..runs.run_file import RunFile, read_contract
+from ..runs.saved_adapter import describe_adapter
+from ..runs.whole_model import checked_folder
 
 REPORT = "extraction.json"
 _POWER_STEPS = 8  # each sharpens the directions found, at the cost of two products
@@ -70,7 +72,7 @@ def extract(
     if r < 1:
         raise ConfigError(f"lora_r: {r!r} must be a whole number of at least 1.")
     check_new(out)
-    base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
+    base, after = Shards(checked_folder(base_model)), Shards(checked_folder(tuned))
     chosen = _linear_modules(base.folder, targets)
     tensors: dict[str, torch.Tensor] = {}
     modules: dict[str, float] = {}
@@ -105,16 +107,19 @@ def extract(
     if not kept:
         raise AdapterError(f"{tuned}: no module differs from {str(base_model)!r}: there is nothing to extract.")
     found = Extraction(modules, math.sqrt(lost / kept), math.sqrt((lost + beside) / (kept + beside)), left_out)
+    name, revision = split_revision(resolve_base(str(base_model)))  # what peft's own loading takes, of `demo` too
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        base_model_name_or_path=str(base_model),
+        base_model_name_or_path=name,
+        revision=revision,
         r=r,
         lora_alpha=r,
         target_modules=sorted({module.rsplit(".", 1)[-1] for module in chosen}),
         inference_mode=True,
     )
     with new_folder(out) as part:
-        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        write_file(part / WEIGHTS, plan, tensors.__getitem__)
         config.save_pretrained(str(part))
         (part / REPORT).write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
         _write_contract(part, base_model, base.folder, after.folder)
@@ -158,7 +163,11 @@ def _write_contract(part: Path, base_model: str | Path, base: Path, tuned: Path)
         return
     load_tokenizer(str(tuned)).save_pretrained(part)
     computed = computes(load_config(str(base)))
-    bound: Any = replace(
-        contract, base_model=str(base_model), base_fingerprint=fingerprint(str(base)), model_config=computed
+    bound = replace(
+        contract,
+        base_model=str(base_model),
+        base_fingerprint=fingerprint(str(base)),
+        model_config=computed,
+        base_revision=commit_of(resolve_base(str(base_model))),
     )
-    write_run_file(part, bound, adapter=describe_adapter(part))
+    RunFile(bound, adapter=describe_adapter(read_config(part), read_adapter(part))).write(part)

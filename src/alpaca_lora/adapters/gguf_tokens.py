@@ -18,6 +18,8 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_SPLITS = {_LLAMA3: "llama-bpe", _LLAMA3.replace("{1,3}", ""): "qwen2"}
+"""Regular expressions that text is split by, and llama.cpp's names of them; they differ in runs of digits."""
 
 
 def add_tokenizer(writer: Any, encoder: Encoder, rows: int, stop_ids: list[int]) -> str:
@@ -91,8 +93,10 @@ def _kind(content: dict[str, Any]) -> str:
         return "gpt-2"
     if model["type"] == "BPE" and kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:
         return "smollm"
-    if model["type"] == "BPE" and kinds == ["Split", "ByteLevel"] and steps[0]["pattern"].get("Regex") == _LLAMA3:
-        return "llama-bpe"
+    if model["type"] == "BPE" and kinds == ["Split", "ByteLevel"]:
+        known = _SPLITS.get(steps[0]["pattern"].get("Regex"))
+        if known:
+            return known
     raise ModelError(
         f"the tokenizer splits text in a way ({model['type']}, {', '.join(map(str, kinds))}) that has no name in GGUF "
         "here. Convert the folder with llama.cpp's convert_hf_to_gguf.py."

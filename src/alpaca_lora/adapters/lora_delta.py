@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..errors import AdapterError
 from ..models.load import load_config
+from ..models.new_tokens import ids_of, rows_for
 from ..models.shards import Shards
-from ..runs.adapter_files import read_adapter, wrap
-from ..runs.peft_config import changes_base, read_peft_config
+from ..runs.peft_config import changes_base
+from ..runs.saved_adapter import SavedAdapter
 
 _ENDS = ("embed_tokens", "lm_head", "wte")
 
@@ -88,7 +88,9 @@ class Rows:
     shape: tuple[int, ...]
 
     def apply(self, weight: torch.Tensor) -> torch.Tensor:
-        """The embedding with these rows in it; `weight` is overwritten."""
+        """The embedding with these rows in it, and larger where it has none for them; `weight` is overwritten."""
+        if len(weight) < self.shape[0]:
+            weight = torch.cat([weight, weight.new_zeros(self.shape[0] - len(weight), self.shape[1])])
         weight[self.indices] = self.tensor.float()
         return weight
 
@@ -96,26 +98,28 @@ class Rows:
 Change = Update | Replacement | Rows
 
 
-def check_mergeable(folder: str | Path, config: Any) -> None:
-    """Raise AdapterError where an adapter, by its config, is of a kind that is not merged here."""
+def check_mergeable(adapter: SavedAdapter) -> None:
+    """Raise AdapterError if an adapter, by its config, is of a kind that is not merged here."""
+    config = adapter.config
     if config.peft_type != "LORA":
         raise AdapterError(
-            f"{folder}: is an adapter of the kind {config.peft_type.value!r} (peft_type), and only LoRA is merged "
-            "here. Use it unmerged, or merge it with peft (merge_and_unload)."
+            f"{adapter.folder}: is an adapter of the kind {config.peft_type.value!r} (peft_type), and only LoRA is "
+            "merged here. Use it unmerged, or merge it with peft (merge_and_unload)."
         )
     if (why := changes_base(config)).startswith("init"):
         raise AdapterError(
-            f"{folder}: was made with {why}, which changes the base, so it does not fit the base as it is. Convert it "
-            "to a plain LoRA with peft first (save_pretrained with path_initial_model_for_weight_conversion)."
+            f"{adapter.folder}: was made with {why}, which changes the base, so it does not fit the base as it is. "
+            "Convert it to a plain LoRA with peft first (save_pretrained with "
+            "path_initial_model_for_weight_conversion)."
         )
 
 
-def changes_to(shards: Shards, folders: Sequence[Path], name: str) -> dict[str, list[Change]]:
+def changes_to(shards: Shards, adapters: Sequence[SavedAdapter], name: str) -> dict[str, list[Change]]:
     """What adapters do to each tensor of a base, in order.
 
     Args:
         shards: The base.
-        folders: The adapters' folders.
+        adapters: The adapters.
         name: What the base is called, for messages.
 
     Raises:
@@ -124,41 +128,52 @@ def changes_to(shards: Shards, folders: Sequence[Path], name: str) -> dict[str, 
     base = shards.folder
     tied = bool(getattr(load_config(str(base)), "tie_word_embeddings", False))
     changes: dict[str, list[Change]] = {}
-    for folder in folders:
-        for tensor, change in _changes_of(folder, base, name):
+    shapes: dict[str, tuple[int, ...]] = {}
+    for adapter in adapters:
+        folder = adapter.folder
+        for tensor, change in _changes_of(adapter, base, name):
             if tied and tensor.split(".")[-2] in _ENDS and not isinstance(change, Rows):
                 raise AdapterError(
                     f"{folder}: changes {tensor!r}, but input embedding and head are one tensor in {name!r}, so the "
                     "merged model could not hold it. Use the adapter unmerged."
                 )
             found = shards.entries.get(tensor)
-            if found is None or found.shape != change.shape:
+            if found is None or not _fits(change, shapes.get(tensor, found.shape)):
                 what = "has no such tensor" if found is None else f"has it in shape {found.shape}"
                 raise AdapterError(f"{folder}: changes {tensor!r} of shape {change.shape}, but {name!r} {what}.")
             changes.setdefault(tensor, []).append(change)
+            shapes[tensor] = change.shape
     return changes
 
 
-def _changes_of(folder: Path, base: Path, name: str) -> list[tuple[str, Change]]:
+def _fits(change: Change, shape: tuple[int, ...]) -> bool:
+    """Whether a change is of a tensor of this shape, or makes it larger by rows that it brings, all of them."""
+    more = range(shape[0], change.shape[0])
+    grows = isinstance(change, Rows) and change.shape[1:] == shape[1:] and {*more} <= {*change.indices}
+    return change.shape == shape or (grows and len(more) > 0)
+
+
+def _changes_of(adapter: SavedAdapter, base: Path, name: str) -> list[tuple[str, Change]]:
     """One adapter's changes, in order; peft tells, on shapes without weights, each module's rank and scale."""
     from accelerate import init_empty_weights
     from peft.tuners.lora import Embedding, Linear, LoraLayer
     from peft.utils.other import TrainableTokensWrapper
     from transformers import AutoModelForCausalLM
 
-    check_mergeable(folder, read_peft_config(folder))
+    shape = load_config(str(base))
+    shape.vocab_size = rows_for(ids_of(adapter.config), shape.vocab_size)
     with init_empty_weights():
-        empty = AutoModelForCausalLM.from_config(load_config(str(base)), trust_remote_code=False)
-    tensors = read_adapter(folder)
-    wrapped = wrap(empty, folder, name, tensors, meta=True)
+        empty = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+    wrapped = adapter.wrap(empty, name, meta=True)
+    tensors = dict(adapter.tensors)
     config = wrapped.peft_config["default"]
     updates: list[tuple[str, Change]] = []
     for path, module in wrapped.named_modules():
         if isinstance(module, TrainableTokensWrapper):
             key = f"{path}.token_adapter.trainable_tokens_delta"
             if key in tensors:  # a tied head has none of its own
-                adapter = module.token_adapter
-                rows = Rows(tensors.pop(key), adapter.token_indices["default"], tuple(adapter.base_layer.weight.shape))
+                tokens = module.token_adapter
+                rows = Rows(tensors.pop(key), tokens.token_indices["default"], tuple(tokens.base_layer.weight.shape))
                 updates.append((f"{path.removeprefix('base_model.model.')}.weight", rows))
     for path, module in wrapped.named_modules():
         if not isinstance(module, LoraLayer):
@@ -166,7 +181,9 @@ def _changes_of(folder: Path, base: Path, name: str) -> list[tuple[str, Change]]
         variant = module.lora_variant.get("default")
         more = (variant is not None and not config.use_dora) or module.lora_bias.get("default")
         if type(module) not in (Embedding, Linear) or more:
-            raise AdapterError(f"{folder}: {path!r} is more than LoRA, rsLoRA or DoRA. Use the adapter unmerged.")
+            raise AdapterError(
+                f"{adapter.folder}: {path!r} is more than LoRA, rsLoRA or DoRA. Use the adapter unmerged."
+            )
         embedding = type(module) is Embedding
         down, up = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
         update = Update(

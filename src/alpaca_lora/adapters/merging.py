@@ -18,22 +18,25 @@ from typing import Any
 
 import torch
 
-from ..data.tokens import Encoder
+from ..data.tokens import Encoder, encoder_for
 from ..errors import AdapterError, ModelError
 from ..files import sha256_of_file
 from ..models.fingerprint import computes, fingerprint
 from ..models.load import load_config, load_tokenizer
-from ..models.shards import Entry, Shards, base_folder, check_new, is_finite, new_folder, write_file, write_index
+from ..models.new_tokens import ids_of, rows_for
+from ..models.shards import Entry, Shards, check_new, is_finite, new_folder, write_file, write_index
 from ..models.tokenizer import pad_within
-from ..prompts import Template
-from ..runs.adapter_files import WEIGHTS, check_adapter, named_base
-from ..runs.contract import Contract, read_contract, read_run_file, run_file_in_use, settle, write_run_file
+from ..runs.adapter_files import WEIGHTS
+from ..runs.contract import Contract, refuse_or_warn
 from ..runs.model_card import merged_card
 from ..runs.peft_config import CONFIG
+from ..runs.run_file import RUN_FILE, RunFile
+from ..runs.saved_adapter import SavedAdapter
 from ..runs.versions import versions
+from ..runs.whole_model import CERTIFICATE, checked_folder
 from ..textfiles import read_json_file
 from . import OutputDtype
-from .certificate import CERTIFICATE, answers_of, check_memory, compare, reference_model
+from .certificate import answers_of, check_memory, compare, reference_model
 from .chat_template import put_chat_template
 from .lora_delta import Change, changes_to, check_mergeable
 
@@ -69,28 +72,32 @@ def merge_adapters(
         ModelError: the base is quantised, a pickle, or incomplete.
     """
     check_new(out)
-    folders = [Path(adapter) for adapter in adapters]
-    _check_adapters(folders)
-    contracts = [read_contract(folder) for folder in folders]
-    name = base_model or (contracts[0].base_model if contracts[0] else named_base(folders[0]))
-    base = base_folder(name)
+    saved = _read(adapters)
+    name = base_model or saved[0].named_base
+    base = checked_folder(name)
     shards = Shards(base)
     _check_full_precision(base, shards, name)
     base_fingerprint = fingerprint(str(base))
-    contract, encoder, forced = _agreed(folders, contracts, base, base_fingerprint, certify, force)
-    changes = changes_to(shards, folders, name)
+    contract, encoder, forced = _agreed(saved, base, base_fingerprint, certify, force)
+    changes = changes_to(shards, saved, name)
+    vocab_size = rows_for([id for adapter in saved for id in ids_of(adapter.config)], load_config(str(base)).vocab_size)
+    if contract is not None and contract.model_config is not None:
+        contract = replace(contract, model_config={**contract.model_config, "vocab_size": vocab_size})
     if certify:
         check_memory(sum(torch.Size(entry.shape).numel() for entry in shards.entries.values()))
 
     with new_folder(out) as part:
         written = _write(part, shards, changes, None if dtype == "auto" else getattr(torch, dtype))
         dtypes = sorted({str(entry.dtype) for entry in written.values() if entry.dtype.is_floating_point})
-        _write_config(base, part, dtype)
+        _write_config(base, part, dtype, vocab_size)
         certificate: dict[str, Any] = {
             "base": {"name": name, "fingerprint": base_fingerprint},
             "adapters": [
-                {"name": folder.name, "sha256": {file: sha256_of_file(folder / file) for file in (WEIGHTS, CONFIG)}}
-                for folder in folders
+                {
+                    "name": adapter.folder.name,
+                    "sha256": {file: sha256_of_file(adapter.folder / file) for file in (WEIGHTS, CONFIG)},
+                }
+                for adapter in saved
             ],
             "merged": {"fingerprint": fingerprint(str(part)), "dtype": ", ".join(dtypes).replace("torch.", "")},
             "tensors": {"changed": len(changes), "finite": len(written), "all": len(written)},
@@ -103,40 +110,43 @@ def merge_adapters(
                 put_chat_template(encoder)
             encoder.tokenizer.save_pretrained(part)
         if certify and encoder is not None:
-            before = answers_of(reference_model(base, folders, name), encoder)
+            before = answers_of(reference_model(base, saved, name), encoder)
             certificate["logits"] = compare(part, before, exact=dtypes == ["torch.float32"], out=out)
         (part / CERTIFICATE).write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
         warning = contract.load_template().warning if contract is not None else ""
-        card = merged_card(name, [folder.name for folder in folders], warning)
+        card = merged_card(name, [adapter.folder.name for adapter in saved], warning)
         (part / "README.md").write_text(card, encoding="utf-8")
         if contract is not None:
-            merge = {"dtype": ", ".join(dtypes)}
+            done: dict[str, Any] = {"dtype": ", ".join(dtypes)}
             if certify:
-                merge["max_logit_difference"] = certificate["logits"]["max_difference"]
-            write_run_file(part, contract, merge=merge, **_data_of(folders))
+                done["max_logit_difference"] = certificate["logits"]["max_difference"]
+            replace(_data_of(saved, contract), merge=done).write(part)
     return certificate
 
 
-def _data_of(folders: list[Path]) -> dict[str, Any]:
-    """What one adapter says it was trained on, for checks of contamination; nothing of several adapters."""
-    run = (read_run_file(folders[0]) or {}) if len(folders) == 1 else {}
-    if "data" not in run:
-        return {}
-    with run_file_in_use(folders[0]):
-        return {"data": run["data"], "config": {"columns": run.get("config", {}).get("columns")}}
+def _data_of(saved: Sequence[SavedAdapter], contract: Contract) -> RunFile:
+    """A merged folder's run file: of one adapter also its data, for checks of contamination."""
+    run = saved[0].run_file if len(saved) == 1 else None
+    if run is None or run.data is None:
+        return RunFile(contract)
+    return RunFile(contract, data=run.data, config={"columns": run.config.get("columns")})
 
 
-def _check_adapters(folders: list[Path]) -> None:
+def _read(folders: Sequence[str | Path]) -> list[SavedAdapter]:
+    """Adapters that can be merged, each another one."""
+    found = [SavedAdapter.read(folder) for folder in folders]
     seen: dict[str, Path] = {}
-    for folder in folders:
-        check_mergeable(folder, check_adapter(folder))
-        if len(folders) == 1 or not (folder / WEIGHTS).is_file():
+    for adapter in found:
+        check_mergeable(adapter)
+        folder = adapter.folder
+        if len(found) == 1 or not (folder / WEIGHTS).is_file():
             continue  # what is missing is told where it is read
         first = seen.setdefault(sha256_of_file(folder / WEIGHTS), folder)
         if first is not folder:
             raise AdapterError(
                 f"{folder}: holds the same weights as {first}, which would be added twice. Name it once."
             )
+    return found
 
 
 def _check_full_precision(base: Path, shards: Shards, name: str) -> None:
@@ -157,8 +167,7 @@ def _check_full_precision(base: Path, shards: Shards, name: str) -> None:
 
 
 def _agreed(
-    folders: list[Path],
-    contracts: list[Contract | None],
+    saved: Sequence[SavedAdapter],
     base: Path,
     base_fingerprint: str,
     certify: bool,
@@ -173,17 +182,18 @@ def _agreed(
     mismatches: list[str] = []
     may_force: bool | None = force
     config = load_config(str(base))
-    for folder, contract in zip(folders, contracts, strict=True):
+    for adapter in saved:
+        folder, contract = adapter.folder, adapter.contract
         if contract is None:
             warnings.warn(
-                f"{folder}: has no alpaca_lora.json, so it cannot be checked whether this is the base it was trained "
+                f"{folder}: has no {RUN_FILE}, so it cannot be checked whether this is the base it was trained "
                 "on, nor with which prompt.",
                 stacklevel=4,
             )
         source = folder if (folder / "tokenizer_config.json").exists() else base
         if certify or contract or any((source / file).exists() for file in _TOKENIZER_FILES):
-            template = contract.load_template() if contract else agreed.load_template() if agreed else None
-            encoder = Encoder(load_tokenizer(str(source)), template or Template.load("alpaca"))
+            known = contract or agreed
+            encoder = encoder_for(load_tokenizer(str(source)), known.load_template() if known else "alpaca")
             pad_within(encoder.tokenizer, config.vocab_size)
         if contract is None:
             continue
@@ -197,7 +207,7 @@ def _agreed(
         if agreed is not None and agreed.template != contract.template:
             warnings.warn(f"{folder}: was trained with another template than the adapter before it.", stacklevel=4)
         agreed = replace(contract, model_config=computes(config))
-    settle(mismatches, may_force)
+    refuse_or_warn(mismatches, may_force)
     return agreed, encoder, mismatches
 
 
@@ -207,6 +217,8 @@ def _write(part: Path, shards: Shards, changes: dict[str, list[Change]], dtype: 
         name: entry._replace(dtype=dtype or entry.dtype) if entry.dtype.is_floating_point else entry
         for name, entry in shards.entries.items()
     }
+    for name, done in changes.items():
+        entries[name] = entries[name]._replace(shape=done[-1].shape)
 
     def merged(name: str) -> torch.Tensor:
         tensor = shards.read(name)
@@ -232,8 +244,10 @@ def _write(part: Path, shards: Shards, changes: dict[str, list[Change]], dtype: 
     return entries
 
 
-def _write_config(base: Path, part: Path, dtype: OutputDtype) -> None:
+def _write_config(base: Path, part: Path, dtype: OutputDtype, vocab_size: int) -> None:
     config = read_json_file(base / "config.json", ModelError)
+    if config.get("vocab_size", vocab_size) != vocab_size:
+        config["vocab_size"] = vocab_size
     if dtype != "auto":
         config.pop("torch_dtype", None)
         config["dtype"] = dtype

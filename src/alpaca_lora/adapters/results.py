@@ -61,6 +61,28 @@ class Exported:
 
 
 @dataclass(frozen=True, repr=False)
+class Pushed:
+    """A result on the Hugging Face hub.
+
+    Attributes:
+        repo: Its name there.
+        url: Its page.
+        commit: The commit that holds it; `load(f"{repo}@{commit}")` loads this very result.
+        files: Names of what was published.
+    """
+
+    repo: str
+    url: str
+    commit: str
+    files: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.url}: {', '.join(self.files)} (commit {self.commit})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, repr=False)
 class Verified:
     """How many tensors were checked against their hashes; None for what was not given."""
 
@@ -76,7 +98,10 @@ class Verified:
 
 
 def _compared(logits: Mapping[str, Any], whose: str) -> str:
+    farthest, limit = f"at most {logits['max_difference']:.1e} from {whose}", f"(limit {logits['limit']:.1e})"
+    by_kl = logits.get("judged_by") == "mean_kl"
     return (
-        f"Logits are at most {logits['max_difference']:.1e} from {whose} (limit {logits['limit']:.1e}); "
-        f"{logits['same_greedy_answers']} of {logits['probes']} answers are the same."
+        (f"Mean KL divergence {logits['mean_kl']:.1e} {limit}, logits {farthest}; " if by_kl else "")
+        + ("" if by_kl else f"Logits are {farthest} {limit}; ")
+        + f"{logits['same_greedy_answers']} of {logits['probes']} answers are the same."
     )

@@ -38,13 +38,13 @@ from ..models.shards import (
     NAMES,
     Entry,
     Shards,
-    base_folder,
     check_new,
     new_folder,
     sha256_of,
     write_file,
     write_index,
 )
+from ..runs.whole_model import checked_folder
 from ..textfiles import read_json_file
 
 MANIFEST = "diff.json"
@@ -67,7 +67,7 @@ def make_diff(base_model: str | Path, tuned: str | Path, out: str | Path) -> Pat
         ModelError: one of them cannot be read.
     """
     check_new(out)
-    base, after = Shards(base_folder(base_model)), Shards(base_folder(tuned))
+    base, after = Shards(checked_folder(base_model)), Shards(checked_folder(tuned))
     _check_alike(base, after)
     tensors: dict[str, dict[str, Any]] = {}
 
@@ -120,7 +120,7 @@ def apply_diff(diff: str | Path, base_model: str | Path, out: str | Path) -> Pat
     check_new(out)
     diff = Path(diff)
     content, tensors = _read_manifest(diff)
-    stored, base = _stored(diff, tensors), Shards(base_folder(base_model))
+    stored, base = _stored(diff, tensors), Shards(checked_folder(base_model))
 
     def restored(name: str) -> torch.Tensor:
         expected, entry = content["tensors"][name], tensors[name]
@@ -164,7 +164,7 @@ def verify_diff(
     content, tensors = _read_manifest(diff)
     given = {"diff": _stored(diff, tensors)}
     given |= {
-        part: Shards(base_folder(model))
+        part: Shards(checked_folder(model))
         for part, model in (("base", base_model), ("result", result))
         if model is not None
     }
@@ -181,7 +181,7 @@ def verify_diff(
         counts[part] = len(wanted)
         if wrong:
             problems.append(f"{shards.folder} ({part}): {counted(len(wrong), 'tensor')}, first {wrong[:2]}")
-    folders = [diff / _FILES, *([Path(base_folder(result))] if result is not None else [])]
+    folders = [diff / _FILES, *([Path(checked_folder(result))] if result is not None else [])]
     for folder in folders:
         for name, digest in content["files"].items():
             if not (folder / name).is_file() or sha256_of_file(folder / name) != digest:

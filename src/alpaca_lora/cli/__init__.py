@@ -11,37 +11,68 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import fields
+from functools import partial
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from .. import adapters as adapters_room
-from .. import evaluation, generation, planning, selfinstruct, serving
+from .. import generation, planning, selfinstruct, serving
+from ..against_base import regressions
 from ..config import FinetuneConfig
 from ..data.lint import lint
 from ..errors import AlpacaLoraError, RunInterrupted
+from ..evaluation.answers import answer
+from ..evaluation.benchmarks import benchmark
+from ..evaluation.compare_models import compare, compare_report
+from ..evaluation.people.rating_page import rate
+from ..experiments.compare_runs import compare_runs
+from ..experiments.sweep import sweep
 from ..files import no_room
 from ..generation.sampling import Sampling
-from . import adapters, answers, judging, records, training
+from . import adapters, answering, experiments, judging, making_data, training
 from .names import PROG
 from .options import Command
 from .parser import command_parser
-from .terminal import drop_output, prepare, printable
+from .streams import drop_output, prepare, printable
 
 _GROUPS = {
     "diff": "Tuned models as differences to their base: make, apply, verify.",
     "self-instruct": "Records written by a language model: run, refilter, report.",
 }
-_MODEL = "adapter, merged or base folder, hub id, or demo"
+_MODEL = "adapter, merged model or base: folder, hub name, or demo"
 _BASE = "folder, hub id, or demo"
 _NEW = "new folder to write"
 _DATA = "records: a file, a hub id, or seeds"
 _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "num_beams", "seed")
-# What `plan` may be told of a run, in place of a recipe's.
+# Settings of a run that `plan` takes in place of a recipe's.
 _PLANNED = (
-    *("base_model", "method", "layout", "batch_size", "cutoff_len", "val_set_size", "num_epochs", "max_steps"),
-    *("max_tokens", "lora_r", "lora_target_modules", "dtype", "load_in_8bit", "gradient_checkpointing", "optimizer"),
+    *(
+        "base_model",
+        "method",
+        "objective",
+        "layout",
+        "batch_size",
+        "cutoff_len",
+        "val_set_size",
+        "num_epochs",
+        "max_steps",
+    ),
+    *(
+        "max_tokens",
+        "lora_r",
+        "rank_pattern",
+        "lora_target_modules",
+        "dtype",
+        "load_in_8bit",
+        "gradient_checkpointing",
+        "optimizer",
+    ),
     *("fsdp", "cpu_offload"),
 )
+# Settings of a run that a sweep takes, each with one value or several.
+_SWEPT = [entry.name for entry in fields(FinetuneConfig) if entry.name not in ("output_dir", "resume", "eval_steps")]
 _COMMANDS: dict[str, Command] = {
     "finetune": Command(training.tune, (training.tune,)),
     "merge": Command(adapters.merge, (adapters_room.merge,), {"adapter": "folder of a LoRA adapter", "out": _NEW}),
@@ -68,28 +99,35 @@ _COMMANDS: dict[str, Command] = {
     "export": Command(
         adapters.export, (adapters_room.export,), {"folder": "a merged or fully fine-tuned model", "out": _NEW}
     ),
+    "push": Command(
+        adapters.push,
+        (adapters_room.push,),
+        {"folder": "a finished run, or what merge, extract or export wrote", "repo": "its name there, OWNER/NAME"},
+    ),
     "generate": Command(
-        answers.generate,
+        answering.generate,
         (generation.stream,),
         {"model": _MODEL, "instruction": "what to do"},
         {Sampling: _SAMPLING},
         hidden=frozenset({"adapter"}),
     ),
     "self-instruct run": Command(
-        records.self_instruct_run, (selfinstruct.self_instruct,), {"out": "folder of the run"}
+        making_data.self_instruct_run, (selfinstruct.self_instruct,), {"out": "folder of the run"}
     ),
-    "self-instruct refilter": Command(records.refilter, (selfinstruct.refilter,), {"out": "folder of the run"}),
-    "self-instruct report": Command(records.report, (selfinstruct.self_instruct_report,), {"out": "folder of the run"}),
+    "self-instruct refilter": Command(making_data.refilter, (selfinstruct.refilter,), {"out": "folder of the run"}),
+    "self-instruct report": Command(
+        making_data.report, (selfinstruct.self_instruct_report,), {"out": "folder of the run"}
+    ),
     "chat": Command(
-        answers.chat,
+        answering.chat,
         (generation.chat,),
         {"model": _MODEL},
         {Sampling: {"max_new_tokens": 512, "temperature": 0.0, "top_p": 1.0, "seed": None}},
     ),
-    "serve": Command(answers.serve, (serving.serve,), {"model": _MODEL}),
+    "serve": Command(answering.serve, (serving.serve,), {"model": _MODEL}),
     "answer": Command(
         judging.answer,
-        (evaluation.answer,),
+        (answer,),
         {
             "model": f"{_MODEL.removesuffix(', or demo')}, demo, or a server's model",
             "instructions": "a file of them, or probe: packaged questions on known limits",
@@ -98,16 +136,32 @@ _COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         judging.compare,
-        (judging.compare_options, evaluation.compare, evaluation.rate),
-        {"a": "a model's answers, or the word report", "b": "another's, or the folder to report on"},
+        (judging.compare_options, compare, rate),
+        {"a": "a file of a model's answers", "b": "a file of another model's answers"},
+    ),
+    "compare-report": Command(judging.report, (compare_report,), {"folder": "folder of a comparison"}),
+    "benchmark": Command(judging.benchmark, (benchmark,), {"model": _MODEL}),
+    "compare-runs": Command(
+        experiments.compare_runs, (compare_runs,), {"runs": "folders of finished runs, two or more"}
+    ),
+    "sweep": Command(
+        partial(experiments.sweep, lambda name, text: _setting(name, text)),
+        (sweep,),
+        {},
+        {FinetuneConfig: _SWEPT},
+        hidden=frozenset({"grid", "write"}),
+        as_texts=True,
     ),
     "inspect": Command(
         training.inspect,
         (planning.inspect, training.inspect_options),
         {"data": _DATA},
-        {FinetuneConfig: ("prompt_template", "cutoff_len", "train_on_inputs", "columns")},
+        {FinetuneConfig: ("objective", "prompt_template", "cutoff_len", "train_on_inputs", "new_tokens", "columns")},
     ),
-    "lint": Command(records.lint, (lint,), {"data": _DATA}),
+    "regressions": Command(
+        training.regressions, (regressions,), {"model": "adapter, merged or fully fine-tuned folder"}
+    ),
+    "lint": Command(making_data.lint, (lint,), {"data": _DATA}),
     "plan": Command(training.plan, (planning.plan,), {}, {FinetuneConfig: dict.fromkeys(_PLANNED)}),
     "recipes": Command(
         training.recipes, (training.recipes,), {"name": "the recipe to print; all are listed if left out"}
@@ -123,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     # On CPUs bitsandbytes misses a faster kernel for a product this library does not use, and says so at each start.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(sys.argv[1:] if argv is None else argv)
         command, given = arguments.command, arguments[arguments.command]
         if command in _GROUPS:
             command, given = f"{command} {given.command}", given[given.command]
@@ -145,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     except RunInterrupted as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"{PROG}: {error}", file=sys.stderr)
-        sys.exit(128 + error.signal)
+        sys.exit(128 + error.signal if error.signal else 0)  # 0: as it was told to
     except AlpacaLoraError as error:
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         sys.exit(f"{PROG}{rank}: {printable(str(error))}")
@@ -159,6 +213,12 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\n{PROG}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _setting(name: str, text: str) -> Any:
+    """A setting as `finetune` reads it."""
+    needed = [f"--{other}=-" for other in ("data", "output_dir") if other != name]
+    return getattr(_parser().parse_args(["finetune", f"--{name}={text}", *needed]).finetune, name)
 
 
 def _parser() -> ArgumentParser:

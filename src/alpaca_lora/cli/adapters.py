@@ -48,3 +48,11 @@ def export(out: str, **given: Any) -> None:
     print(repr(exported))
     if "Modelfile" in exported.files:
         print(f"Next:\n  ollama create NAME -f {out}/Modelfile")
+
+
+def push(**given: Any) -> None:
+    """Print what was published, and how it is loaded."""
+    pushed = adapters.push(**given)
+    print(pushed)
+    if not any(name.endswith(".gguf") for name in pushed.files):
+        print(f'Next:\n  {command_name()} generate {pushed.repo}@{pushed.commit[:12]} "Write a haiku about the sea."')

@@ -17,7 +17,7 @@ from typing import Any, Union, get_origin
 
 from docstring_parser import parse, parse_from_object
 
-from .arguments import alternatives
+from .command_line import alternatives
 
 REQUIRED = Parameter.empty
 
@@ -30,6 +30,8 @@ class Option:
     type: Any
     default: Any
     help: str
+    many: bool = False
+    """Whether it is `*words`: one or more, given without the option's name."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Command:
         run: Called with the options' values by name.
         functions: Whose parameters are the options; the first one's docstring is the command's.
         positional: Help of what is given without an option's name, by name.
-        fields: More options: of a dataclass, the names of fields, with other defaults where given.
+        fields: More options: of a dataclass, the names of fields, with other defaults if given.
         hidden: Parameters that are no options.
+        as_texts: Leave the fields' values as they are typed, or None; the command reads them itself.
     """
 
     run: Callable[..., None]
@@ -49,6 +52,7 @@ class Command:
     positional: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[type, Mapping[str, Any] | Iterable[str]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset({"key", "token", "ready", "write"})
+    as_texts: bool = False
 
     @property
     def summary(self) -> str:
@@ -68,6 +72,8 @@ class Command:
             defaults = chosen if isinstance(chosen, Mapping) else {}
             for name in chosen:
                 option = every[name]
+                if self.as_texts:
+                    option = Option(name, str, None, option.help)
                 default = defaults.get(name, option.default)
                 found.setdefault(
                     name, Option(name, option.type | None if default is None else option.type, default, option.help)
@@ -81,7 +87,11 @@ def options_of(function: Callable[..., Any]) -> list[Option]:
     module = vars(sys.modules[function.__module__])
     return [
         Option(
-            name, _for_shell(_evaluated(parameter.annotation, module)), _default(parameter.default), helps.get(name, "")
+            name,
+            _for_shell(_evaluated(parameter.annotation, module)),
+            _default(parameter.default),
+            helps.get(name, helps.get(f"*{name}", "")),
+            parameter.kind is Parameter.VAR_POSITIONAL,
         )
         for name, parameter in signature(function).parameters.items()
         if parameter.kind is not Parameter.VAR_KEYWORD

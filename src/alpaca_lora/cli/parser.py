@@ -18,8 +18,8 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from .. import __version__
 from ..config import FinetuneConfig, called_here, load_recipe, recipe_names, recipe_path
-from ..errors import ConfigError, did_you_mean
-from .arguments import alternatives, canonical, forms, is_list
+from ..errors import ConfigError, did_you_mean, same_word
+from .command_line import SOURCES, alternatives, canonical, forms, is_list
 from .names import PROG
 from .options import REQUIRED, Command
 
@@ -56,6 +56,7 @@ def _command(name: str, command: Command, takes_settings: bool) -> _Parser:
     options = command.options
     optional = {word for word in command.positional if options[word].default is not REQUIRED}
     words = [f"[{word.upper()}]" if word in optional else word.upper() for word in command.positional]
+    words += ["..."] if any(options[word].many for word in command.positional) else []
     usage = " ".join([PROG, name, *words, "[options]"])
     sub = _Parser(prog=f"{PROG} {name}", usage=usage, description=command.summary, allow_abbrev=False)
     sub.positionals = list(command.positional)
@@ -67,7 +68,12 @@ def _command(name: str, command: Command, takes_settings: bool) -> _Parser:
         sub.types = {**get_type_hints(FinetuneConfig), **dict.fromkeys(_FILES, str)}
     else:
         for word, said in command.positional.items():
-            sub.add_argument(word, type=str, nargs="?" if word in optional else None, help=said)
+            sub.add_argument(
+                word,
+                type=_sources if word in SOURCES else str,
+                nargs="+" if options[word].many else "?" if word in optional else None,
+                help=said,
+            )
         for word, option in options.items():
             if word not in command.positional:
                 given = {"required": True} if option.default is REQUIRED else {"default": option.default}
@@ -80,6 +86,11 @@ def _command(name: str, command: Command, takes_settings: bool) -> _Parser:
         if any(is_list(one) or getattr(one, "__origin__", None) is dict for one in members):
             action.help = f"{action.help or ''} Accepts {forms(sub.types[action.dest], action.dest)}."
     return sub
+
+
+def _sources(given: Any) -> Any:
+    """A name, or the list that `canonical` made of what was typed; jsonargparse asks again with what it got."""
+    return json.loads(given) if isinstance(given, str) and given.startswith("[") else given
 
 
 class _Config(ActionConfigFile):  # type: ignore[misc]
@@ -110,7 +121,16 @@ class _Parser(ArgumentParser):  # type: ignore[misc]
                 args = canonical(args, self.types, self.positionals, _FILES if _FILES[0] in self.types else ())
             except ConfigError as error:
                 self.error(str(error))
+        if self.commands and args:
+            args = self._command(list(args))
         return super().parse_args(args, *more, **options)
+
+    def _command(self, args: list[str]) -> list[str]:
+        """The words with a command's name as it is documented."""
+        if args[:2] == ["compare", "report"]:
+            args[:2] = ["compare-report"]
+        names = {word for name in self.commands for word in name.split()[:1]}
+        return [same_word(args[0], names) or args[0], *args[1:]]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         parser = getattr(ex, "subcommand_parser", None) or self

@@ -9,11 +9,12 @@ from typing import Any
 
 from ..config import FinetuneConfig, recipe_names, recipe_path
 from .names import command_name
-from .terminal import printable
+from .streams import printable
 
 
 def tune(config: FinetuneConfig) -> None:
     """Fine-tune a base model on instruction records."""
+    from ..runs.run_card import kept_weights
     from ..training import finetune
 
     run = finetune(config)
@@ -26,18 +27,31 @@ def tune(config: FinetuneConfig) -> None:
     print(f"\n{metrics['steps']} steps in {metrics['train_seconds']:.0f} s, last loss {metrics['loss']:.4f}", end="")
     if metrics["eval_loss_before"] is not None:
         print(f", validation loss {metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}", end="")
+    print(".")
+    kept = kept_weights(metrics)
+    for said in filter(None, (metrics.get("stopped_early"), kept and f"kept: {kept}")):
+        print(f"{said[0].upper()}{said[1:]}.")
+    if run.regressions:
+        print(f"\n{run.regressions}\n")
     here, out = command_name(), str(run.output_dir)
     full = config.method == "full"
     print(
-        f".\n{'Model' if full else 'Adapter'}, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
+        f"{'Model' if full else 'Adapter'}, history, loss.png and model card: {run.output_dir}\n\nNext:\n"
         f'  {here} generate {quote(out)} "Write a haiku about the sea."'
     )
     if not full:
         print(f"  {here} merge {quote(out)} {quote(out + '-merged')}")
 
 
+def regressions(**given: Any) -> None:
+    """Print what training changed."""
+    from ..against_base import regressions
+
+    print(regressions(**given))
+
+
 def plan(**given: Any) -> None:
-    """Print a plan; exit code 1 where the run does not fit."""
+    """Print a plan; exit code 1 if the run does not fit."""
     from ..planning import plan
 
     made = plan(**{name: value for name, value in given.items() if value is not None})

@@ -1,7 +1,7 @@
 """A pack: examples computed together in one row of tokens. Enters: `Examples`. Leaves: arrays ready for the model.
 
-`tree`, the default layout, lays examples out as a prefix tree, depth first; tokens that several prompts share stand,
-and are computed, once:
+`tree`, the default layout, lays examples out as a prefix tree, depth first; tokens that several of them begin with
+stand, and are computed, once:
 
     index         0 1 2 3 4 5  | 6 7 8 9 ...        12 ...
     tokens        B e l o w .  | C a t s ? M e o w  | D o g s ? W o o f
@@ -19,9 +19,15 @@ token is the whole mask (ancestor test on an Euler tour; sharing for preference 
           D x x . . x
           f x x . . x x
 
-`packed` is the same without sharing, `padded` the usual rectangle. What may be shared: prompt tokens, but never the
-last one of an example, whose next-token target is that example's own first response token. An example's last token
-(EOS) is a target only; nothing is predicted from it, so no layout feeds it to the model.
+The turns of a conversation are examples that begin one another, so that it costs its own length, not the sum of theirs:
+
+    s u1 a1 $ u2 a2 $ u3 a3 .      tokens; ^k are the targets of turn k's response
+         ^1 ^1   ^2 ^2   ^3 ^3
+
+`packed` is the same without sharing, `padded` the usual rectangle. What is shared may be prompt or response: a token on
+a path sees exactly what it would see alone. Only the targets differ, so that one position may have several, and one
+target may count several times (`weights`). An example's last token (EOS) is a target only; nothing is predicted from
+it, so that no layout feeds it to the model unless another example goes on from it.
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ Layout = Literal["padded", "packed", "tree"]
 
 
 class Pack(NamedTuple):
-    """Model inputs and targets of one micro-batch; R rows of T tokens, R = 1 unless padded, M supervised tokens."""
+    """Model inputs and targets of one micro-batch; R rows of T tokens, R = 1 unless padded, M targets."""
 
     input_ids: np.ndarray
     """int64, shape (R, T)."""
@@ -51,6 +57,11 @@ class Pack(NamedTuple):
     """int64, shape (M,): index in the flattened (R * T) tokens from which each target is predicted."""
     targets: np.ndarray
     """int64, shape (M,): the token that follows."""
+    weights: np.ndarray | None = None
+    """float32, shape (M,): how many examples have this target here; None if each has one."""
+    rows: np.ndarray | None = None
+    """int64: where in `targets` the supervised tokens of the examples are, one example after the other; None if they
+    stand there in this order themselves."""
 
 
 def build_pack(examples: Examples, members: Sequence[int] | np.ndarray, layout: Layout, multiple: int = 1) -> Pack:
@@ -60,19 +71,40 @@ def build_pack(examples: Examples, members: Sequence[int] | np.ndarray, layout: 
         examples: All examples.
         members: Indices of the pack's examples, in the order a `Planner` gave them.
         layout: "padded", "packed" or "tree".
-        multiple: Fill `packed` and `tree` rows up to a multiple of this with tokens that see only themselves.
+        multiple: Fill `packed` and `tree` rows up to `filled_size` with tokens that see only themselves.
 
     Example:
         >>> two = Examples.from_lists([[1, 2, 3, 7, 0], [1, 2, 4, 8, 9, 0]], prompt_lens=[3, 3])
         >>> build_pack(two, [0, 1], "tree")._asdict()  # doctest: +NORMALIZE_WHITESPACE
         {'input_ids': array([[1, 2, 3, 7, 4, 8, 9]]), 'position_ids': array([[0, 1, 2, 3, 2, 3, 4]]),
          'subtree_end': array([[7, 7, 4, 4, 7, 7, 7]]), 'attention_mask': None,
-         'predict_at': array([2, 3, 4, 5, 6]), 'targets': array([7, 0, 8, 9, 0])}
+         'predict_at': array([2, 3, 4, 5, 6]), 'targets': array([7, 0, 8, 9, 0]), 'weights': None, 'rows': None}
     """
     if layout == "padded":
         return _rectangle(examples, members)
     pack = _tree(examples, members, share=layout == "tree")
-    return _filled(pack, -pack.input_ids.size % multiple) if multiple > 1 else pack
+    size = pack.input_ids.size
+    return _filled(pack, filled_size(size, multiple) - size) if multiple > 1 else pack
+
+
+def per_example(values: np.ndarray, rows: np.ndarray | None, supervised: np.ndarray) -> np.ndarray:
+    """Values at targets, summed over those of each example; a target of several examples counts for each of them.
+
+    Args:
+        values: Shape (..., M).
+        rows: The pack's.
+        supervised: int64, shape (n,): supervised tokens of each of its examples, in the pack's order.
+
+    Returns:
+        Shape (..., n).
+    """
+    each = values if rows is None else values[..., rows]
+    return np.add.reduceat(each, np.cumsum(supervised) - supervised, axis=-1)
+
+
+def filled_size(tokens: int, multiple: int) -> int:
+    """The least multiple that holds so many tokens; two at least, for a size of one is compiled for itself alone."""
+    return tokens if multiple == 1 else max(-(-tokens // multiple), 2) * multiple
 
 
 def _tree(examples: Examples, members: Sequence[int] | np.ndarray, share: bool) -> Pack:
@@ -83,6 +115,7 @@ def _tree(examples: Examples, members: Sequence[int] | np.ndarray, share: bool) 
     subtree_end = np.full(total, total, np.int64)
     path = np.empty(int(examples.lengths[members].max()), np.int64)  # path[d]: index of the open token at depth d
     depth = start = 0
+    supervised_twice = False
     predict_at, targets = [], []
     for member, kept in zip(members, shared, strict=True):
         ids = examples[member].ids
@@ -94,15 +127,16 @@ def _tree(examples: Examples, members: Sequence[int] | np.ndarray, share: bool) 
         first = examples.supervised_from[member]
         predict_at.append(path[first - 1 : depth].copy())
         targets.append(ids[first:])
+        supervised_twice = supervised_twice or kept >= first
         start = end
-    return Pack(
-        input_ids[None],
-        position_ids[None],
-        subtree_end[None],
-        None,
-        np.concatenate(predict_at),
-        np.concatenate(targets).astype(np.int64),
-    )
+    positions, following = np.concatenate(predict_at), np.concatenate(targets).astype(np.int64)
+    weights = rows = None
+    if supervised_twice:
+        both = np.stack([positions, following])
+        pairs, where, counts = np.unique(both, axis=1, return_inverse=True, return_counts=True)
+        if (counts > 1).any():
+            (positions, following), weights, rows = pairs, counts.astype(np.float32), where.reshape(-1)
+    return Pack(input_ids[None], position_ids[None], subtree_end[None], None, positions, following, weights, rows)
 
 
 def _filled(pack: Pack, count: int) -> Pack:
@@ -140,33 +174,31 @@ def _rectangle(examples: Examples, members: Sequence[int] | np.ndarray) -> Pack:
 
 
 def shared_prefixes(examples: Examples, members: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Tokens each member may share with the one before it: the common part of their prompts, but for the last token.
+    """Tokens each member shares with the one before it, of those that the model is fed.
 
     Args:
         examples: All examples.
-        members: Indices, in `prefix_rank` order: then neighbours share the most.
+        members: Indices, in the order of `by_prefix`: then neighbours share the most.
 
     Returns:
         int64, shape (len(members),); the first is 0.
     """
     shared = np.zeros(len(members), np.int64)
-    ids, starts = examples.ids, examples.offsets
-    share = examples.supervised_from - 1
+    ids, starts, fed = examples.ids, examples.starts, examples.lengths - 1
     for k in range(1, len(members)):
         before, this = members[k - 1], members[k]
-        most = int(min(share[before], share[this]))
-        differ = ids[starts[before] : starts[before] + most] != ids[starts[this] : starts[this] + most]
-        at = int(differ.argmax()) if most else 0
-        shared[k] = at if most and differ[at] else most
+        limit = int(min(fed[before], fed[this]))
+        differ = ids[starts[before] : starts[before] + limit] != ids[starts[this] : starts[this] + limit]
+        at = int(differ.argmax()) if limit else 0
+        shared[k] = at if limit and differ[at] else limit
     return shared
 
 
-def prefix_rank(examples: Examples) -> np.ndarray:
-    """Place of each example when prompts are sorted by their ids: int64, shape (n,). Equal prefixes stand together."""
-    starts = examples.offsets[:-1]
-    ends = starts + examples.supervised_from - 1
-    # As big-endian bytes, ids sort the way numbers do.
-    keys = [examples.ids[a:b].astype(">u4").tobytes() for a, b in zip(starts, ends, strict=True)]
-    rank = np.empty(len(examples), np.int64)
-    rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
-    return rank
+def by_prefix(examples: Examples, members: np.ndarray) -> np.ndarray:
+    """Members sorted by the ids the model is fed, so that equal prefixes stand together; equal ones by number."""
+
+    def key(member: int) -> tuple[bytes, int]:
+        # As big-endian bytes, ids sort the way numbers do.
+        return examples.ids[examples.starts[member] : examples.ends[member] - 1].astype(">u4").tobytes(), member
+
+    return np.asarray(sorted(members.tolist(), key=key), np.int64)

@@ -74,7 +74,7 @@ class SimilarityIndex:
     """A pool of texts that answers which of them is nearest.
 
     Args:
-        threshold: The least F1 that counts as near, in (0, 1].
+        threshold: The minimum F1 that counts as near, in (0, 1].
 
     Raises:
         ConfigError: The threshold is outside (0, 1].
@@ -127,7 +127,7 @@ class SimilarityIndex:
         """The entry with the highest F1 to `text`, as (place, F1); the earliest of equals.
 
         Returns:
-            None where no entry reaches the threshold; so for a text without words.
+            None if no entry reaches the threshold, as for a text without words.
         """
         query = "".join([self._codes.get(word, _UNKNOWN) for word in words(text)])
         length = len(query)
@@ -164,8 +164,8 @@ class SimilarityIndex:
                 number += len(_SURROGATES)
             if number > 0x10FFFF:
                 raise DataError(
-                    f"the texts hold more than {len(self._codes):,} distinct words, the most that can be compared in "
-                    "one pool. Compare parts of the data, or remove tables of numbers and random identifiers from it."
+                    f"the texts hold more than {len(self._codes):,} distinct words, the maximum of one "
+                    "pool. Compare parts of the data, or remove tables of numbers and random identifiers from it."
                 )
             code = self._codes[word] = chr(number)
         return code

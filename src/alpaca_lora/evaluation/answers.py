@@ -1,12 +1,16 @@
-"""Answers of one model to a file of instructions, for a comparison or for AlpacaEval.
+"""Answers of one model to a file of instructions, for a comparison, for AlpacaEval or for MT-bench.
 
-In: instructions (outputs.py) and a model. Out: `OUT.json`, AlpacaEval's `model_outputs`, written when every instruction
-is answered. Until then, and after, the folder `OUT.journal` beside it holds each answer, so that the same command goes
-on where it ended: a process that dies loses the answers on their way, at most one batch, and pays for none twice.
+In: instructions (outputs.py) and a model. Out: `OUT.json`, AlpacaEval's `model_outputs`, or `OUT.jsonl`, FastChat's
+`model_answer` (fastchat.py), written when every instruction is answered. Until then, and after, the folder
+`OUT.journal` beside it holds each answer, so that the same command resumes: a process that dies loses only the answers
+in flight, one batch at most, and pays for none twice.
+
+Questions are numbered from 0 in the order of the file; second turns come after all first ones, and so on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,25 +18,27 @@ from typing import Literal
 from ..errors import ConfigError, DataError, counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
-from ..llm.folder import make_folder
+from ..llm.budget import Budget
 from ..llm.job import GO_ON
 from ..llm.journal import Journal
 from ..llm.model_ref import ModelRef, Prompt, check_sampling
+from ..llm.output_folder import make_folder
 from ..llm.questions import Questions, Replies, replies_of, spent_text
 from ..llm.reply import EMPTY_REPLY, REMEDIES, Reply, read_reply, sample_of, whole_characters
+from .fastchat import Answer, write_model_answers
 from .outputs import Instruction, ModelOutput, read_instructions, write_outputs
+from .turns import Turns
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a call of `answer` came to.
+    """The outcome of a call of `answer`; `print` shows it.
 
     Attributes:
-        path: The file of answers; it is not there yet where `ended` is "budget".
+        path: The file of answers; it is not written yet if `ended` is "budget".
         generator: The model's name in it.
         answered: Instructions answered.
-        failed: Why the others have none, by place in the file, from 1: what the model or its server said, or what
-            came instead of an answer.
+        failed: Why the others have none, by place in the file, from 1.
         empty: Answers without a text; they are in the file.
         cut: Answers that ended at `max_new_tokens`.
         thoughts: Answers before which the model thought aloud; its thoughts were left out.
@@ -71,105 +77,134 @@ class Answered:
 
 
 def answer(
-    respondent: ModelRef,
+    model: str | Path,
     instructions: str | Path,
     out: str | Path,
     *,
+    base_url: str | None = None,
+    kind: Literal["chat", "completions"] = "chat",
+    base_model: str | None = None,
+    prompt_template: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
+    concurrency: int = 8,
+    max_cost: float | None = None,
+    token_budget: int | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+    force: bool = False,
+    key: str | None = None,
 ) -> Answered:
-    """Answer every instruction of a file, or go on with it.
+    """Have a model answer a file of instructions, in AlpacaEval's format or FastChat's; the same call resumes it.
 
     Args:
-        respondent: The model.
-        instructions: A file that `read_instructions` reads.
-        out: A .json file to write.
-        max_new_tokens: Maximum number of tokens per answer.
-        temperature: 0 takes the likeliest token each time.
+        model: Adapter folder, merged folder, base folder, hub id, or `demo`; with base_url, the server's name for a
+            model.
+        instructions: A file of records, of Self-Instruct's tasks, of MT-bench's questions, or in AlpacaEval's format;
+            or `probe`, packaged questions on known limits.
+        out: A file to write, once all are answered: .json for AlpacaEval's format, .jsonl for FastChat's, in which each
+            turn of a question is asked after the answers to those before it. The folder of its name in .journal keeps
+            each answer.
+        base_url: Address of an OpenAI-compatible API.
+        kind: "chat", or "completions" for text-completion models.
+        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
+        prompt_template: For models without a contract; `alpaca` if left out.
+        max_new_tokens: Maximum number of tokens of an answer.
+        temperature: 0 takes the likeliest token each time; higher is more varied.
+        concurrency: Maximum number of requests in flight at a server.
+        max_cost: Maximum cost of the whole file, in the currency of the prices; requires price_in and price_out.
+        token_budget: Maximum number of tokens of the whole file, prompts and answers together.
+        price_in: Price of a million prompt tokens.
+        price_out: Price of a million new tokens.
+        force: Continue even if tokenizer, template or base differ from those trained with.
+        key: The server's key; it is written nowhere.
 
     Raises:
-        ConfigError: `out` cannot be written or is another's file, or its journal is one of another model or other
-            settings; all that differ are named.
-        DataError: the instructions cannot be read.
-        AdapterError, ModelError: the model cannot be loaded.
-        EndpointError: the server does not answer, or no reply can be used. What it answered before is kept.
-        RunInterrupted: SIGTERM or Ctrl-C.
+        ConfigError: wrong settings, or others than those `out` was begun with; `out` cannot be written, or was not
+            written by this function.
+        DataError: instructions that cannot be read.
+        AdapterError, ModelError: as `load`.
+        EndpointError: the server does not answer, or no reply can be used; what it answered before is kept.
+        RunInterrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
     out = Path(out)
-    if out.suffix != ".json":
-        raise ConfigError(f"{out}: a file of answers is JSON, and AlpacaEval goes by its name: end it in .json.")
+    if out.suffix not in (".json", ".jsonl"):
+        raise ConfigError(f"{out}: end it in .json, which AlpacaEval reads, or in .jsonl, which FastChat does.")
     check_sampling(temperature, max_new_tokens)
-    asked = read_instructions(instructions)
+    budget = Budget(max_cost, token_budget, price_in, price_out)
+    ref = ModelRef(str(model), base_url, key, kind, prompt_template, concurrency, budget, force, base_model)
+    asked = read_instructions(instructions, turns=out.suffix == ".jsonl")
+    turns = Turns(asked)
     folder = out.with_suffix(".journal")
     if out.exists() and not folder.exists():
         raise ConfigError(f"{out}: is there already, and {folder} is not, so it was not begun here. Name another file.")
     make_folder(folder, out)
     settings = {
-        **respondent.identity,
-        "instructions": sha256_of_json([[one.instruction, one.input, one.category] for one in asked]),
+        **ref.identity,
+        "instructions": sha256_of_json([[one.instruction, one.input, one.category, *one.more] for one in asked]),
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
     }
 
     def prompt(number: int, replies: Replies) -> Prompt:
-        return respondent.prompt(asked[number].instruction, asked[number].input)
+        return turns.prompt(number, ref, lambda earlier: _read(asking.replies[earlier], max_new_tokens).text)
 
     def problem(reply: Completion) -> str:
         found = read_reply(reply, max_new_tokens).problem
-        if found == EMPTY_REPLY and not respondent.base_url:  # nothing stands between: the model has nothing to say
+        if found == EMPTY_REPLY and not ref.base_url:  # nothing stands between: the model has nothing to say
             found = ""
         return REMEDIES[found] if found else ""
 
     with Journal(folder, settings, {}, out) as journal:
         asking = Questions(
             journal,
-            respondent,
-            len(asked),
+            ref,
+            len(turns.places),
             prompt,
             problem,
             attempts=1,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             unit="answer",
+            before=turns.before,
         )
         ended = asking.run()
         state, sampling = journal.state, {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        read = {
-            number: next((one for one in found if not one.problem), found[-1])
-            for number, replies in sorted(replies_of(state).items())
-            if (found := [read_reply(reply, max_new_tokens) for reply in replies])
-        }
-        made = _outputs(asked, read, respondent, {**sampling, **dict.fromkeys(state.left_out)})
+        read = {number: _read(replies, max_new_tokens) for number, replies in sorted(replies_of(state).items())}
+        usable = {number: reply for number, reply in read.items() if reply.problem in ("", EMPTY_REPLY)}
+        made = turns.complete({number: whole_characters(reply.text) for number, reply in usable.items()})
         failed = dict(state.failed)
-        for number, reply in read.items():
-            if reply.problem not in ("", EMPTY_REPLY):
-                said = replies_of(state)[number][-1].text
-                failed[number] = f"the reply cannot be used: {sample_of(said)}. {REMEDIES[reply.problem]}"
+        for number in read.keys() - usable.keys():
+            said = replies_of(state)[number][-1].text
+            failed[number] = f"the reply cannot be used: {sample_of(said)}. {REMEDIES[read[number].problem]}"
         if ended == "all":
             if not made:
-                raise DataError(f"{instructions}: no instruction could be answered: {failed[0]}")
-            write_outputs(out, made)
+                raise DataError(f"{instructions}: no instruction could be answered: {failed[min(failed)]}")
+            if out.suffix == ".jsonl":
+                times = {line["request"]: line["time"] for line in state.answers}
+                write_model_answers(out, ref.name, [Answer(one.question, own, times[last]) for one, own, last in made])
+            else:
+                how = ref.settings_text(**{**sampling, **dict.fromkeys(state.left_out)})
+                write_outputs(out, [_output(one, text, ref.name, how) for one, [text], _ in made])
         return Answered(
             out,
-            respondent.name,
+            ref.name,
             len(made),
-            {number + 1: problem for number, problem in sorted(failed.items())},
-            sum(not one.output.strip() for one in made),
+            dict(sorted((turns.places[number][0] + 1, problem) for number, problem in failed.items())),
+            sum(not text.strip() for _, texts, _ in made for text in texts),
             sum(line["finish_reason"] == "length" for line in state.answers),
             sum(reply.thoughts and not reply.problem for reply in read.values()),
             state.left_out,
             ended,
-            spent_text(respondent, state),
+            spent_text(ref, state),
         )
 
 
-def _outputs(
-    asked: list[Instruction], read: dict[int, Reply], respondent: ModelRef, sampling: dict[str, float | None]
-) -> list[ModelOutput]:
-    """The answers that can be used; an empty one is an answer, where the model gave others."""
-    settings = respondent.settings_text(**sampling)
-    return [
-        ModelOutput(one.instruction, one.input, whole_characters(reply.text), respondent.name, one.category, settings)
-        for number, one in enumerate(asked)
-        if (reply := read.get(number)) and reply.problem in ("", EMPTY_REPLY)
-    ]
+def _read(replies: Sequence[Completion], max_new_tokens: int) -> Reply:
+    """The first reply to a question that can be used, or the last."""
+    found = [read_reply(reply, max_new_tokens) for reply in replies]
+    return next((one for one in found if not one.problem), found[-1])
+
+
+def _output(one: Instruction, text: str, name: str, settings: str) -> ModelOutput:
+    return ModelOutput(one.instruction, one.input, text, name, one.category, settings)

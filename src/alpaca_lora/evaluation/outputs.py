@@ -1,14 +1,16 @@
 """Instructions to answer, and files of answers: what a comparison is made from.
 
 Instructions come as records (Alpaca's keys or one ShareGPT exchange; the output is not read), as Self-Instruct's tasks
-(`instances`; user_oriented_instructions.jsonl), in AlpacaEval's format, as questions of MT-bench (the first of their
-`turns`), or under other usual names (`prompt`, `question` with `context`, `text`). Answers come, and go, as
-AlpacaEval's `model_outputs`, a row an instruction:
+(`instances`; user_oriented_instructions.jsonl), in AlpacaEval's format, as questions of MT-bench (`turns`), or under
+other usual names (`prompt`, `question` with `context`, `text`). Answers come, and go, as AlpacaEval's `model_outputs`,
+one row per instruction:
 
     {"instruction": ..., "input": ..., "output": ..., "generator": "my-model", "dataset": "email", "settings": "{...}"}
 
-`generator` names the model, `dataset` is the instruction's category, and `settings`, a JSON object as text (AlpacaEval
-cannot read nested values), says how the answers were made. Self-Instruct's `*_predictions.jsonl` are read, too.
+An input stands below its instruction as well, in one text: AlpacaEval pairs by `instruction` alone, and shows its
+judges nothing else. `generator` names the model, `dataset` is the instruction's category, and `settings`, a JSON object
+as text (AlpacaEval cannot read nested values), says how the answers were made. Self-Instruct's `*_predictions.jsonl`
+are read, too.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.records import Record
-from ..data.rows import BLANK, RowProblem, RowReader, Rows, is_blank, list_keys
-from ..data.shapes import question_columns
-from ..data.sources import open_source
+from ..data.columns import list_keys, question_columns
+from ..data.probe import PROBE_FILE
+from ..data.record import BLANK, Record, as_record, is_blank
+from ..data.records.reader import RowReader
+from ..data.records.row_problem import RowProblem
+from ..data.sources import Rows, open_source
 from ..errors import DataError, a, counted
 from ..files import write_atomically
 
@@ -33,15 +37,35 @@ CATEGORY_KEYS = ("category", "dataset", "motivation_app")
 PROBE = "probe"
 """The word for the packaged probe of known limits; a file of that name is `./probe`."""
 _PREDICTIONS = "_predictions"
+_BETWEEN = "\n\n"
+_FASTCHAT = (
+    "this is FastChat's model_answer, which holds no instruction. Have FastChat judge it; `alpaca-lora compare "
+    "--preferences FILE` reads its judgements. Or answer again into a .json file."
+)
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What a model is asked; `category` is "" where the file has none."""
+    """What a model is asked.
+
+    Attributes:
+        instruction: The text.
+        input: What it is about; "" if that is in the text.
+        category: "" if the file has none.
+        more: Turns that are asked after it, in one conversation.
+        question: Its `question_id` in MT-bench, or its place in the file, from 1; 0 if it is asked alone.
+    """
 
     instruction: str
     input: str
     category: str = ""
+    more: tuple[str, ...] = ()
+    question: int | str = 0
+
+    @property
+    def text(self) -> str:
+        """Instruction and input as one text, as AlpacaEval's own instructions hold theirs."""
+        return _BETWEEN.join(part for part in (self.instruction, self.input) if not is_blank(part))
 
     @property
     def id(self) -> str:
@@ -57,7 +81,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """A model's answer; `settings` is the JSON text that says how it was made, "" where the file has none."""
+    """A model's answer; `settings` is the JSON text that says how it was made, "" if the file has none."""
 
     instruction: str
     input: str
@@ -72,29 +96,32 @@ class ModelOutput:
         return Instruction(self.instruction, self.input, self.category)
 
 
-def read_instructions(path: str | Path) -> list[Instruction]:
+def read_instructions(path: str | Path, *, turns: bool = False) -> list[Instruction]:
     """The instructions of a file, in its order; a task of Self-Instruct gives one for each of its instances.
 
     Args:
         path: The file, or "probe": 50 packaged questions with false premises, invented things and harmful requests.
+        turns: Give further turns and ids of questions, too; without, there is a warning if any question has several.
 
     Raises:
         DataError: the file cannot be read, or a row cannot be used; file, record and line are named.
     """
-    rows = open_source(Path(__file__).with_name("probe.jsonl") if str(path) == PROBE else Path(path))
+    rows = open_source(PROBE_FILE if str(path) == PROBE else Path(path))
     reader = RowReader()
-    found = []
+    found: list[Instruction] = []
     several_turns = sum(isinstance(row, dict) and len(_turns(row)) > 1 for row in rows.values)
-    if several_turns:
+    if several_turns and not turns:
         warnings.warn(
-            f"{rows.source}: of {counted(several_turns, 'question')} with several 'turns', only the first is asked.",
+            f"{rows.source}: of {counted(several_turns, 'question')} with several 'turns', only the first is asked. "
+            "Name an answer file in .jsonl to ask all of them.",
             stacklevel=2,
         )
     for index, row in enumerate(rows.values):
         try:
             for part in _instances(row):
-                record = reader.read({**part, "output": ""} if isinstance(part, dict) else part)
-                found.append(Instruction(*_asked(record), _category(row)))
+                record = as_record(reader.read({**part, "output": ""} if isinstance(part, dict) else part))
+                one = Instruction(*_asked(record, row), _category(row))
+                found.append(replace(one, **_conversation(row, len(found) + 1)) if turns else one)
         except RowProblem as problem:
             raise DataError(f"{rows.where(index)}: {problem}") from None
     if not found:
@@ -117,8 +144,10 @@ def read_outputs(path: str | Path) -> list[ModelOutput]:
     for index, row in enumerate(rows.values):
         predicted = isinstance(row, dict) and "response" in row and "output" not in row
         try:
-            record = readers["response" if predicted else "output"].read(row)
-            instruction, input = _asked(record)
+            if isinstance(row, dict) and "choices" in row and "question_id" in row:
+                raise RowProblem(_FASTCHAT)
+            record = as_record(readers["response" if predicted else "output"].read(row))
+            instruction, input = _asked(record, row)
             generator = _text(row, "generator") or path.stem.removesuffix(_PREDICTIONS)
             category, settings = _category(row), _text(row, "settings")
             found.append(ModelOutput(instruction, input, record.output, generator, category, settings))
@@ -132,13 +161,13 @@ def write_outputs(path: str | Path, outputs: Sequence[ModelOutput]) -> None:
     """Write answers as AlpacaEval's `model_outputs`, whole or not at all."""
     rows: list[dict[str, Any]] = []
     for made in outputs:
-        row = {key: getattr(made, key) for key in ("instruction", "input", "output", "generator")}
+        row = {"instruction": made.asked.text, "input": made.input, "output": made.output, "generator": made.generator}
         rows.append({**row, **({"dataset": made.category} if made.category else {}), "settings": made.settings})
     write_atomically(Path(path), json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
 def _instances(row: Any) -> list[Any]:
-    """The rows a task of Self-Instruct stands for; any other row by itself, with what it asks under our names."""
+    """The rows that a task of Self-Instruct stands for; any other row alone, with its question under our names."""
     if not isinstance(row, dict):
         return [row]
     if turns := _turns(row):
@@ -157,10 +186,22 @@ def _turns(row: dict[str, Any]) -> list[str]:
     return turns if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns) else []
 
 
-def _asked(record: Record) -> tuple[str, str]:
-    if is_blank(record.instruction) and is_blank(record.input):
+def _conversation(row: Any, place: int) -> dict[str, Any]:
+    """What an `Instruction` has beside the first turn."""
+    id = row.get("question_id", place)
+    if isinstance(id, bool) or not isinstance(id, (int, str)):
+        raise RowProblem(f"'question_id' is {id!r}, {a(type(id).__name__)}. Give a number or a text.")
+    return {"more": tuple(_turns(row)[1:]), "question": id}
+
+
+def _asked(record: Record, row: Any) -> tuple[str, str]:
+    """Instruction and input; in a file of answers, the one may hold the other, too."""
+    instruction, input = record.instruction, record.input
+    if is_blank(instruction) and is_blank(input):
         raise RowProblem(BLANK)
-    return record.instruction, record.input
+    if isinstance(row, dict) and "generator" in row and not is_blank(input):
+        instruction = "" if instruction == input else instruction.removesuffix(_BETWEEN + input)
+    return instruction, input
 
 
 def _category(row: dict[str, Any]) -> str:

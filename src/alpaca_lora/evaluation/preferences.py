@@ -8,7 +8,9 @@ AlpacaEval's `annotations.json`, a row:
 `preference` is 1 (the baseline is better), 2 (the model is), 1.5 (a draw; 0 in old files), a number in between
 (1 + the probability that the model is better), or null (the annotator failed; left out, and counted).
 
-Or a table, CSV or JSON, of our own:
+FastChat's judgements, of MT-bench for example: fastchat.py.
+
+A table, CSV or JSON, of our own:
 
     item,model_a,model_b,preference,rater,category,length_a,length_b,shown_first
 
@@ -19,20 +21,22 @@ Or a table, CSV or JSON, of our own:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from ..data.rows import list_keys
-from ..data.sources import open_source
+from ..data.columns import list_keys
+from ..data.sources import Rows, open_source
 from ..errors import DataError, a, did_you_mean
-from .votes import Vote, one_sided
+from .fastchat import is_fastchat, is_graded, score_of, votes_of_games, votes_of_scores
+from .statistics.votes import Vote
 
 COLUMNS = ("item", "model_a", "model_b", "preference")
 OPTIONAL = ("rater", "category", "length_a", "length_b", "shown_first")
 _ALPACA_EVAL = ("instruction", "generator_1", "generator_2", "preference")
 _WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -43,22 +47,19 @@ class Preferences:
         votes: In the order of the file; of AlpacaEval's, `a` is the model (generator_2) and `b` the baseline.
         left_out: Rows without a preference.
         source: The file, for messages.
+        single: Votes of one order each, if a judge saw every pair in both; for position bias.
+        scores: Of graded answers: model -> turn -> its scores.
     """
 
     votes: list[Vote]
     left_out: int
     source: str
-
-
-class AlpacaEvalScore(NamedTuple):
-    """As AlpacaEval's leaderboard shows them: percents."""
-
-    win_rate: float
-    standard_error: float
+    single: list[Vote] = field(default_factory=list)
+    scores: Mapping[str, Mapping[int, Sequence[float]]] = field(default_factory=dict)
 
 
 def read_preferences(path: str | Path) -> Preferences:
-    """Reads annotations of AlpacaEval or a table of preferences.
+    """Reads annotations of AlpacaEval, judgements of FastChat or a table of preferences.
 
     Args:
         path: A JSON, JSON Lines, CSV or Parquet file.
@@ -69,39 +70,44 @@ def read_preferences(path: str | Path) -> Preferences:
     rows = open_source(Path(path))
     if not rows.values:
         raise DataError(f"{rows.source}: the file holds no preferences (0 rows). Name another file.")
+    found = _read_fastchat(rows) if is_fastchat(rows.values[0]) else _read_votes(rows)
+    if not found.votes:
+        raise DataError(f"{rows.source}: none of the {found.left_out:,} rows has a preference. Name another file.")
+    return found
+
+
+def _read_votes(rows: Rows) -> Preferences:
     read = _read_annotation if _is_alpaca_eval(rows.values[0]) else _read_row
-    votes = []
+    votes = [vote for vote in _each(rows, read) if vote is not None]
+    return Preferences(votes, len(rows.values) - len(votes), rows.source)
+
+
+def _read_fastchat(rows: Rows) -> Preferences:
+    if is_graded(rows.values[0]):
+        scores = _each(rows, score_of)
+        given = [score for score in scores if score is not None]
+        if len({score.model for score in given}) == 1:
+            raise DataError(
+                f"{rows.source}: grades answers of one model ({given[0].model}); a comparison needs two. Put the "
+                "grades of another model, by the same judge, into the file."
+            )
+        by_model: dict[str, dict[int, list[float]]] = {}
+        for score in given:
+            by_model.setdefault(score.model, {}).setdefault(score.turn, []).append(score.value)
+        return Preferences(votes_of_scores(given), len(scores) - len(given), rows.source, scores=by_model)
+    judged = _each(rows, votes_of_games)
+    votes = [votes[0] for votes in judged if votes]
+    return Preferences(votes, len(judged) - len(votes), rows.source, [one for votes in judged for one in votes[1:]])
+
+
+def _each(rows: Rows, read: Callable[[Any], _Read]) -> list[_Read]:
+    found = []
     for index, row in enumerate(rows.values):
         try:
-            vote = read(row)
+            found.append(read(row))
         except DataError as problem:
             raise DataError(f"{rows.where(index)}: {problem}") from None
-        if vote is not None:
-            votes.append(vote)
-    left_out = len(rows.values) - len(votes)
-    if not votes:
-        raise DataError(f"{rows.source}: none of the {left_out:,} rows has a preference. Name another file.")
-    return Preferences(votes, left_out, rows.source)
-
-
-def alpaca_eval_score(votes: Sequence[Vote]) -> AlpacaEvalScore:
-    """Win rate and standard error of `votes[0].a` as AlpacaEval computes them.
-
-        win_rate = 100 mean(x),    standard_error = 100 sd(x) / sqrt(n),    x = preference from 0 to 1
-
-    sd with n - 1. Rows count as independent, and an interval of +- 1.96 standard errors may leave [0, 100]; `win_rate`
-    of statistics.py has neither fault, and is what reports use. Source: alpaca_eval 0.6.6, metrics/winrate.py.
-
-    Example:
-        >>> alpaca_eval_score([Vote(str(i), "judge", "A", "B", x) for i, x in enumerate([1, 1, 0.5, 0])])
-        AlpacaEvalScore(win_rate=62.5, standard_error=23.9...)
-    """
-    values = [vote.preference for vote in one_sided(votes)]
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return AlpacaEvalScore(100 * mean, math.nan)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return AlpacaEvalScore(100 * mean, 100 * math.sqrt(variance / len(values)))
+    return found
 
 
 def _is_alpaca_eval(row: object) -> bool:
@@ -120,8 +126,8 @@ def _read_annotation(row: Any) -> Vote | None:
             f"preference is {value:g}; AlpacaEval's is 1 (generator_1 is better), 2 (generator_2), 1.5 (a draw) or a "
             "number in between. Correct it, or make it null."
         )
-    # Old files put an input beside the instruction.
-    item = "\n\n".join(text for text in (_text(row, "instruction"), _text(row, "input")) if text)
+    asked, given = _text(row, "instruction"), _text(row, "input")
+    item = asked if asked.endswith(given) else f"{asked}\n\n{given}"  # old files put an input beside the instruction
     return Vote(
         item=item,
         rater=_text(row, "annotator"),

@@ -43,13 +43,11 @@ def load(
         AdapterError: an adapter is damaged, or not for this base, tokenizer or template.
         ModelError: the base cannot be loaded.
     """
-    from .model import LocalModel
+    from .loading import load_local
 
     further = [also] if isinstance(also, str | PathLike) else also
     folders = [fspath(folder) for folder in further]
-    return LocalModel.load(
-        fspath(path), base_model=base_model, prompt_template=prompt_template, also=folders, force=force
-    )
+    return load_local(fspath(path), base_model=base_model, prompt_template=prompt_template, also=folders, force=force)
 
 
 def generate(
@@ -57,6 +55,7 @@ def generate(
     instruction: Question,
     input: str = "",
     *,
+    system: str = "",
     adapter: str | None = None,
     base_model: str | None = None,
     **sampling: Any,
@@ -65,8 +64,10 @@ def generate(
 
     Args:
         model: What `load` returned, or anything it takes.
-        instruction: What to do; or it and its input, as a pair or as a mapping.
+        instruction: What to do; or it and its input, as a pair or as a mapping; or a conversation, as a list of
+            messages with `role` and `content`, for models trained with a chat template.
         input: Context, may be empty.
+        system: A system text in front of it all, for models trained with a chat template.
         adapter: Which of several adapters answers; `base` disables them all.
         base_model: As for `load`.
         **sampling: Fields of `Sampling`: max_new_tokens, temperature, top_p, top_k, repetition_penalty, num_beams,
@@ -77,8 +78,10 @@ def generate(
         DataError: nothing is asked, or it cannot be read. Both are told before a model is loaded.
         AdapterError, ModelError: as `load`.
     """
+    from .prompt_format import with_system
+
     loaded, chosen = _asked(model, instruction, input, sampling, base_model=base_model)
-    return loaded.generate(instruction, input, chosen, adapter)
+    return loaded.generate(*with_system(system, instruction, input), chosen, adapter)
 
 
 def stream(
@@ -86,6 +89,7 @@ def stream(
     instruction: Question,
     input: str = "",
     *,
+    system: str = "",
     adapter: str | None = None,
     base_model: str | None = None,
     prompt_template: str | None = None,
@@ -96,8 +100,9 @@ def stream(
 
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
-        instruction: What to do; or it and its input, as a pair or as a mapping.
+        instruction: What to do; or it and its input, as a pair or as a mapping; or a conversation, as for `generate`.
         input: Context.
+        system: A system text in front of it all, for models trained with a chat template.
         adapter: Which of several adapters answers; `base` disables them all.
         base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
         prompt_template: For models without a contract; `alpaca` if left out.
@@ -107,9 +112,11 @@ def stream(
     Raises:
         ConfigError, DataError, AdapterError, ModelError: as `generate`.
     """
+    from .prompt_format import with_system
+
     where: dict[str, Any] = {"base_model": base_model, "prompt_template": prompt_template, "force": force}
     loaded, chosen = _asked(model, instruction, input, sampling, **where)
-    return loaded.stream(instruction, input, chosen, adapter)
+    return loaded.stream(*with_system(system, instruction, input), chosen, adapter)
 
 
 def chat(
@@ -121,10 +128,13 @@ def chat(
     moderation: str | Moderation | None = None,
     force: bool = False,
     key: str | None = None,
+    system: str = "",
     write: Callable[..., Any] = print,
     **sampling: Any,
 ) -> None:
-    """Answer instructions typed in the terminal, each by itself, until the end of input.
+    """Answer what is typed in the terminal, until the end of input.
+
+    A model trained with a chat template is told what was said before; for any other each instruction stands alone.
 
     Args:
         model: Adapter folder, merged folder, base folder, hub id, or `demo`; or what `load` returned.
@@ -135,6 +145,7 @@ def chat(
             moderation endpoint; in Python also a function that returns why a text is refused, or None.
         force: Continue even if tokenizer, template or base differ from those trained with.
         key: Key of the moderation endpoint.
+        system: A system text, for models trained with a chat template; `/system` gives another.
         write: Prints, as `print` does.
         **sampling: As for `generate`; `max_new_tokens` is 512 if left out.
     """
@@ -145,7 +156,7 @@ def chat(
     chosen = sampling_of({"max_new_tokens": 512, **sampling})
     looks = moderation_from(moderation, key) if isinstance(moderation, str) else moderation
     loaded = loaded_model(model, base_model=base_model, prompt_template=prompt_template, also=also, force=force)
-    talk(loaded, chosen, looks, write=write)
+    talk(loaded, chosen, looks, system=system, write=write)
 
 
 def compare_answers(
@@ -195,10 +206,10 @@ def _asked(
     **where: Any,
 ) -> tuple[LocalModel, Sampling]:
     """The model and how its tokens are chosen, once something is asked in a way that can be answered."""
-    from .prompt_format import question_of
+    from .prompt_format import is_conversation, question_of
     from .sampling import sampling_of
 
     chosen = sampling_of(sampling)
-    if not "".join(question_of(instruction, input)).strip():
+    if not is_conversation(instruction) and not "".join(question_of(instruction, input)).strip():
         raise DataError("instruction: is empty. Say what to do.")
     return loaded_model(model, **where), chosen

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .model import LocalModel
-from .prompt_format import Question, questions_of
+from .prompt_format import Question, is_conversation, question_of, questions_of
 from .sampling import Sampling
 
 _CELL = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"
@@ -74,4 +74,12 @@ def answer_table(
     asked = questions_of(instructions)
     if not asked or not models:
         raise ConfigError("compare_answers: give one model or more and a list of one instruction or more.")
-    return AnswerTable(asked, {name: give().answers(asked, sampling) for name, give in models.items()})
+    answers = {name: give().answers(asked, sampling) for name, give in models.items()}
+    return AnswerTable([_shown(question) for question in asked], answers)
+
+
+def _shown(question: Any) -> tuple[str, str]:
+    """Instruction and input; of a conversation its turns, and no input."""
+    if is_conversation(question):
+        return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in question), ""
+    return question_of(question)

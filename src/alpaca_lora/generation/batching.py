@@ -14,22 +14,21 @@ Memory: rows x longest row x `bytes_per_token(model)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from ..errors import ModelError
-from .sampler import Sampler
+from ..models.predictions import PlainHead, plain_head
+from .key_values import KeyValues, left_padded
+from .logprobs import Logprobs, keep_chosen, keep_prompt
+from .sampler import NOT_FINITE, Sampler
 from .sampling import Sampling
 from .streaming import GrowingText
 
-NOT_FINITE = (
-    "the model's logits are NaN or Inf, so it has no answer: its weights are damaged, or leave the range of its dtype. "
-    "Copy the model again, or load it with dtype=float32."
-)
-
-# Shapes: B rows, H key/value heads, T tokens of the longest row, D head size, V vocabulary.
+# Shapes: B rows, T tokens of the longest row, V vocabulary.
 
 
 class Answer:
@@ -40,12 +39,21 @@ class Answer:
         sampling: How its tokens are chosen.
         stop_ids: It ends at any of these, which are not part of it.
         text: Follows its text, where that is shown as it grows or a text may end it.
+        logprobs: Keeps the log-probabilities of its tokens, where somebody asks for them.
+        prompt_only: It ends with its prompt: nothing is asked but what the model says of that.
     """
 
     def __init__(
-        self, prompt: list[int], sampling: Sampling, stop_ids: Sequence[int], text: GrowingText | None = None
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        text: GrowingText | None = None,
+        logprobs: Logprobs | None = None,
+        prompt_only: bool = False,
     ) -> None:
         self.prompt, self.sampling, self.text = prompt, sampling, text
+        self.logprobs, self.prompt_only = logprobs, prompt_only
         self.stop_ids = frozenset(stop_ids)
         self.ids: list[int] = []
         self.finish_reason: Literal["stop", "length", "cancelled"] | None = None
@@ -66,18 +74,21 @@ class Answer:
         """The next token was chosen."""
         if self.finish_reason:
             return
+        reason: Literal["stop", "length"] | None = None
         if token in self.stop_ids:
-            self.finish_reason = "stop"
+            reason = "stop"
         else:
             self.ids.append(token)
             if self.text:
                 self.text.update(self.ids)
                 if self.text.stopped:
-                    self.finish_reason = "stop"
-            if not self.finish_reason and len(self.ids) >= self.sampling.max_new_tokens:
-                self.finish_reason = "length"
-        if self.finish_reason and self.text:
+                    reason = "stop"
+            if not reason and len(self.ids) >= self.sampling.max_new_tokens:
+                reason = "length"
+        if reason and self.text:
             self.text.finish(self.ids)
+        # Last: another thread takes the text for whole from here on.
+        self.finish_reason = self.finish_reason or reason
 
 
 class Batch:
@@ -86,12 +97,14 @@ class Batch:
     Args:
         model: A causal language model of transformers or peft.
         pad_id: Any id of the vocabulary; what it stands for is never seen.
+        head: Gives the model's head, if its logits are plain; asked for prompts' log-probabilities only.
     """
 
-    def __init__(self, model: Any, pad_id: int) -> None:
+    def __init__(self, model: Any, pad_id: int, head: Callable[[], PlainHead | None] | None = None) -> None:
         self.model, self.pad_id = model, pad_id
+        self._head = head or (lambda: plain_head(model))
         self.answers: list[Answer] = []
-        self.layers: list[_Layer] = []
+        self.layers: list[KeyValues] = []
         self.mask_BT = torch.zeros(0, 0, dtype=torch.long, device=model.device)
 
     @torch.no_grad()
@@ -102,20 +115,31 @@ class Batch:
         rows = [[self.pad_id] * gap + answer.prompt for gap, answer in zip(padding, answers, strict=True)]
         seen = [[0] * gap + [1] * (longest - gap) for gap in padding]
         mask_BT = torch.tensor(seen, device=self.model.device)
-        layers: list[_Layer] = []
-        logits_BV = self._forward(torch.tensor(rows, device=self.model.device), mask_BT, layers)
+        layers: list[KeyValues] = []
+        wanting = [row for row, answer in enumerate(answers) if answer.logprobs and answer.logprobs.of_prompt]
+        head = self._head() if wanting else None
+        keeping: AbstractContextManager[list[torch.Tensor]] = head.hidden_states() if head else nullcontext([])
+        with keeping as states:
+            logits_BV = self._forward(torch.tensor(rows, device=self.model.device), mask_BT, layers)
+        for row in wanting:
+            prompt, logprobs = answers[row].prompt, answers[row].logprobs
+            assert logprobs is not None
+            keep_prompt(self.model, head, prompt, states[0][row, -len(prompt) :] if head else None, logprobs)
+        del states
         for answer in answers:
             answer.sampler = Sampler(answer.sampling, logits_BV.device)
+            if answer.prompt_only:
+                answer.finish_reason = answer.finish_reason or "length"
         _choose(answers, logits_BV)
         if not self.answers:
             self.answers, self.layers, self.mask_BT = list(answers), layers, mask_BT
             return
         length = max(longest, self.mask_BT.shape[1])
-        self.mask_BT = torch.cat([_left_padded(self.mask_BT, length, 1), _left_padded(mask_BT, length, 1)])
+        self.mask_BT = torch.cat([left_padded(self.mask_BT, length, 1), left_padded(mask_BT, length, 1)])
         for mine, new in zip(self.layers, layers, strict=True):
             mine.hold(
                 *(
-                    torch.cat([_left_padded(old, length, 2), _left_padded(more, length, 2)])
+                    torch.cat([left_padded(old, length, 2), left_padded(more, length, 2)])
                     for old, more in ((mine.keys, new.keys), (mine.values, new.values))
                 )
             )
@@ -146,9 +170,9 @@ class Batch:
         for layer in self.layers:
             layer.hold(layer.keys[index, :, unused:], layer.values[index, :, unused:])
 
-    def _forward(self, ids: torch.Tensor, mask_BT: torch.Tensor, layers: list[_Layer]) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, mask_BT: torch.Tensor, layers: list[KeyValues]) -> torch.Tensor:
         """Logits after the last token of each row, float32, shape (B, V); `layers` take keys and values."""
-        cache = Cache(layers=layers) if layers else Cache(layer_class_to_replicate=_Layer)
+        cache = Cache(layers=layers) if layers else Cache(layer_class_to_replicate=KeyValues)
         positions = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = self.model(
             input_ids=ids,
@@ -211,60 +235,20 @@ class Scheduler:
                 del self.batches[adapter]
 
 
-def bytes_per_token(model: Any) -> int:
-    """Bytes of one token's keys and values in all layers."""
-    config = model.config
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * head * torch.finfo(model.dtype).bits // 8
-
-
-class _Layer(DynamicLayer):
-    """Keys and values (B, H, T, D) at the front of buffers with room for more."""
-
-    def hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Go on with these."""
-        self.keys, self.values = keys, values
-        self.buffers: list[torch.Tensor] = []
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.hold(key_states, value_states)
-            return self.keys, self.values
-        used, length = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-        if not self.buffers or length > self.buffers[0].shape[2]:
-            room = length + length // 2
-            self.buffers = [_with_room(tensor, room) for tensor in (self.keys, self.values)]
-        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, used:length] = new
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
-        return self.keys, self.values
-
-
-def _with_room(tensor: torch.Tensor, room: int) -> torch.Tensor:
-    buffer = tensor.new_empty(*tensor.shape[:2], room, tensor.shape[3])
-    buffer[:, :, : tensor.shape[2]] = tensor
-    return buffer
-
-
-def _left_padded(tensor: torch.Tensor, length: int, dim: int) -> torch.Tensor:
-    """The tensor with zeros in front, so that it is `length` long in `dim`."""
-    if (gap := length - tensor.shape[dim]) == 0:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dim] = gap
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
-
-
 def _choose(answers: Sequence[Answer], logits_BV: torch.Tensor) -> None:
     """Give every answer its next token; ModelError where the logits are no numbers to choose by."""
     highest_B, likeliest_B = logits_BV.max(-1)
     if not bool(highest_B.isfinite().all()):  # NaN is the highest wherever it stands
         raise ModelError(NOT_FINITE)
-    for answer, token, logits_V in zip(answers, likeliest_B.tolist(), logits_BV, strict=True):
-        sampler = answer.sampler
-        assert sampler is not None  # it joined
-        answer.take(token if sampler.plain else sampler.choose([*answer.prompt, *answer.ids], logits_V))
+    tokens = likeliest_B.tolist()
+    wanting: dict[int, Logprobs] = {}
+    for row, (answer, logits_V) in enumerate(zip(answers, logits_BV, strict=True)):
+        assert answer.sampler is not None  # it joined
+        if not answer.sampler.plain:
+            tokens[row] = answer.sampler.choose([*answer.prompt, *answer.ids], logits_V)
+        if answer.logprobs and not answer.finish_reason:
+            wanting[row] = answer.logprobs
+    if wanting:
+        keep_chosen([*wanting.values()], logits_BV[[*wanting]], [tokens[row] for row in wanting])
+    for answer, token in zip(answers, tokens, strict=True):
+        answer.take(token)

@@ -6,40 +6,30 @@ contract's stop ids. Answers are made together (batching.py), each the one it wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import psutil
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
 
 from ..data.tokens import Encoder
-from ..errors import AdapterError, ConfigError, DataError, ModelError, did_you_mean
-from ..models.fingerprint import fingerprint
-from ..models.load import Placement, check_pairing, load_model, resolve_base
-from ..runs.adapter_files import (
-    changes_of_base,
-    check_adapter,
-    check_finished,
-    check_shareable,
-    is_adapter,
-    load_adapter,
-    named_base,
-)
-from ..runs.contract import Contract, read_contract
-from .batching import NOT_FINITE, Answer, Batch, Scheduler, bytes_per_token
+from ..errors import ConfigError, DataError, ModelError, did_you_mean
+from ..models.new_tokens import rows_of
+from ..models.predictions import PlainHead, plain_head
+from ..runs.contract import Contract
+from .batching import Answer, Batch, Scheduler
+from .beam_search import beam_search
 from .completion import Completion
+from .key_values import bytes_per_token
+from .logprobs import Logprobs
 from .prompt_format import (
     BASE,
     PromptFormat,
     Question,
-    name_of,
-    prompt_format_at,
-    question_of,
+    question_ids,
     questions_of,
-    stop_ids_of,
 )
 from .sampling import Sampling
 from .streaming import GrowingText
@@ -90,76 +80,6 @@ class LocalModel:
         """What the model, or its first adapter, was trained with."""
         return self.prompt_formats[self.name].contract
 
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        base_model: str | None = None,
-        prompt_template: str | None = None,
-        dtype: str = "auto",
-        also: Sequence[str | Path] = (),
-        force: bool | None = False,
-    ) -> LocalModel:
-        """Load an adapter folder, a merged folder, or a base.
-
-        Args:
-            path: Folder, hub id of a base, or `demo`.
-            base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
-            prompt_template: For models without a contract; `alpaca` if left out.
-            dtype: "auto", "float32" or "bfloat16".
-            also: Further adapters of the same base; each answers under its folder's name.
-            force: Continue even if tokenizer, template or base differ from those trained with. None where the
-                caller has no such choice to offer.
-
-        Raises:
-            AdapterError: an adapter is damaged or belongs to another base.
-            ModelError: the base cannot be loaded.
-        """
-        adapter = is_adapter(path)
-        (check_adapter if adapter else check_finished)(path)
-        placement = Placement.choose(dtype)
-        contract = read_contract(path)
-        base_name = str(path)
-        if adapter:
-            base_name = base_model or (contract.base_model if contract else named_base(path))
-        elif also:
-            raise AdapterError(f"{path}: is no adapter, so no other adapters can stand beside it; name the adapters.")
-        elif base_model is not None:
-            raise ConfigError(f"base_model: {path} is no adapter, so it has no base beside it. Leave base_model out.")
-        for folder in (path, *also) if also else ():
-            check_shareable(folder)
-        resolved = resolve_base(base_name)
-        base = fingerprint(resolved) if adapter and (contract or also) else ""
-        prompt_format = prompt_format_at(path, resolved, base, prompt_template, force)
-        model = load_model(resolved, placement)
-        check_pairing(prompt_format.encoder.tokenizer, model.config)
-        if not contract:
-            prompt_format = replace(prompt_format, stop_ids=stop_ids_of(model, prompt_format.encoder))
-        if adapter:
-            model = load_adapter(model, path, base_name)
-        local = cls(model, prompt_format.encoder, prompt_format.stop_ids, prompt_format.contract, name_of(path))
-        if adapter and not changes_of_base(path):
-            local.prompt_formats[BASE] = prompt_format
-        for folder in also:
-            local.add(folder, base_name, base, force=force)
-        return local
-
-    def add(self, folder: str | Path, base_name: str, base_fingerprint: str, *, force: bool | None = False) -> str:
-        """Put one more adapter on the same base, and return its name.
-
-        Raises:
-            AdapterError: it is damaged, belongs to another base, or its name is taken.
-        """
-        name = name_of(folder)
-        if name in self.prompt_formats:
-            raise AdapterError(f"{folder}: the name {name!r} is taken by another adapter; rename the folder.")
-        prompt_format = prompt_format_at(folder, resolve_base(base_name), base_fingerprint, None, force)
-        load_adapter(self.model, folder, base_name, name)
-        stops = prompt_format.stop_ids or stop_ids_of(self.model, prompt_format.encoder)
-        self.prompt_formats[name] = replace(prompt_format, stop_ids=stops)
-        return name
-
     def prompt_format(self, adapter: str | None = None) -> PromptFormat:
         """How `adapter` is asked; the first one where None.
 
@@ -177,8 +97,9 @@ class LocalModel:
     def generate(
         self, instruction: Question, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
     ) -> str:
-        """The answer to one instruction."""
-        return self.answers([question_of(instruction, input)], sampling, adapter)[0]
+        """The answer to one instruction, or to a conversation."""
+        prompt = question_ids(self.prompt_format(adapter).encoder, instruction, input)
+        return self._complete([prompt], sampling or Sampling(), adapter, 1)[0].text
 
     def answers(
         self,
@@ -190,7 +111,8 @@ class LocalModel:
         """The answers to many instructions, made together.
 
         Args:
-            requests: Each a text, a pair of instruction and input, or a mapping of which these are read.
+            requests: Each a text, a pair of instruction and input, a mapping of which these are read, or a list of
+                messages.
             sampling: How tokens are chosen; greedy if left out.
             adapter: Who answers; the first one if left out.
             max_rows: Maximum batch size.
@@ -202,27 +124,33 @@ class LocalModel:
             DataError: a prompt is longer than what the model reads, or a request cannot be read.
         """
         prompt_format, sampling = self.prompt_format(adapter), sampling or Sampling()
-        prompts = [
-            prompt_format.encoder.prompt_ids(instruction, input) for instruction, input in questions_of(requests)
-        ]
+        prompts = [question_ids(prompt_format.encoder, question) for question in questions_of(requests)]
         return [made.text for made in self._complete(prompts, sampling, adapter, max_rows)]
 
-    def complete(self, prompts: Sequence[str], sampling: Sampling, stop: Sequence[str] = ()) -> list[Completion]:
-        """How texts go on, without any template, made together; `stop` are texts that end a continuation."""
-        sampling = replace(sampling, stop=(*sampling.stop, *stop))
-        return self._complete([self.encoder.text_ids(prompt) for prompt in prompts], sampling, None, MAX_ROWS)
+    def complete(
+        self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], sampling: Sampling, stop: Sequence[str] = ()
+    ) -> list[Completion]:
+        """How texts, without any template, or conversations go on, made together.
+
+        Args:
+            prompts: Texts, or lists of messages.
+            sampling: How tokens are chosen.
+            stop: Texts that end a continuation.
+        """
+        encoder, sampling = self.encoder, replace(sampling, stop=(*sampling.stop, *stop))
+        ids = [encoder.text_ids(one) if isinstance(one, str) else encoder.message_ids(one) for one in prompts]
+        return self._complete(ids, sampling, None, MAX_ROWS)
 
     def stream(
         self, instruction: Question, input: str = "", sampling: Sampling | None = None, adapter: str | None = None
     ) -> Iterator[str]:
         """The answer in pieces as they are made; joined they are what `generate` returns."""
-        instruction, input = question_of(instruction, input)
         sampling = sampling or Sampling()
         if sampling.num_beams > 1:  # a beam search knows its first word only at the end
             yield self.generate(instruction, input, sampling, adapter)
             return
         prompt_format = self.prompt_format(adapter)
-        answer = self.begin(prompt_format.encoder.prompt_ids(instruction, input), sampling, adapter)
+        answer = self.begin(question_ids(prompt_format.encoder, instruction, input), sampling, adapter)
         text, shown = answer.text, 0
         assert text is not None
         self.select(adapter or self.name)
@@ -236,7 +164,15 @@ class LocalModel:
                 return
             batch.step()
 
-    def begin(self, prompt: list[int], sampling: Sampling, adapter: str | None = None, growing: bool = True) -> Answer:
+    def begin(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        adapter: str | None = None,
+        growing: bool = True,
+        logprobs: Logprobs | None = None,
+        prompt_only: bool = False,
+    ) -> Answer:
         """An answer that can join a batch.
 
         Args:
@@ -244,6 +180,8 @@ class LocalModel:
             sampling: How tokens are chosen; what the model's positions have no room for is taken off its limit.
             adapter: Whose stops end it.
             growing: Follow its text.
+            logprobs: Keeps the log-probabilities of its tokens.
+            prompt_only: End with the prompt.
 
         Raises:
             DataError: the prompt is longer than what the model reads.
@@ -255,7 +193,7 @@ class LocalModel:
             raise TooLong(
                 f"the prompt has {len(prompt)} tokens; the model reads from 1 to {positions - 1}. Shorten it."
             )
-        rows = self.model.get_input_embeddings().num_embeddings
+        rows = rows_of(self.model)
         if max(prompt) >= rows:
             raise ModelError(
                 f"the tokenizer gives id {max(prompt)}, and the model knows {rows} ids only. Use the tokenizer that "
@@ -263,11 +201,17 @@ class LocalModel:
             )
         limit = min(sampling.max_new_tokens, positions - len(prompt))
         text = GrowingText(prompt_format.encoder, sampling.stop) if growing or sampling.stop else None
-        return Answer(prompt, replace(sampling, max_new_tokens=limit), prompt_format.stop_ids, text)
+        sampling = replace(sampling, max_new_tokens=limit)
+        return Answer(prompt, sampling, prompt_format.stop_ids, text, logprobs, prompt_only)
 
     def batch(self) -> Batch:
         """An empty batch of this model."""
-        return Batch(self.model, self.encoder.eos_id)
+        return Batch(self.model, self.encoder.eos_id, lambda: self._plain_head)
+
+    @cached_property
+    def _plain_head(self) -> PlainHead | None:
+        """The head, if logits are plain; found out by a forward pass of its own."""
+        return plain_head(self.model)
 
     def scheduler(self, max_rows: int = MAX_ROWS) -> Scheduler:
         """Batches of this model, bounded by `max_rows` and by a part of the memory that is free now."""
@@ -298,7 +242,7 @@ class LocalModel:
         if sampling.num_beams > 1:
             self.select(name)
             for answer in answers:
-                self._search(answer)
+                beam_search(self.model, answer, self.encoder.eos_id)
         else:
             waiting = sorted(answers, key=lambda answer: -len(answer.prompt))
             scheduler = self.scheduler(max_rows)
@@ -318,43 +262,3 @@ class LocalModel:
             )
             for answer in answers
         ]
-
-    def _search(self, answer: Answer) -> None:
-        """A beam search, by transformers."""
-        sampling = answer.sampling
-        if sampling.seed is not None:
-            torch.manual_seed(sampling.seed)
-        sampled: dict[str, Any] = {}
-        if sampling.temperature > 0:
-            sampled = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        config = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=sampling.temperature > 0,
-            repetition_penalty=sampling.repetition_penalty,
-            num_beams=sampling.num_beams,
-            eos_token_id=sorted(answer.stop_ids),
-            pad_token_id=self.encoder.eos_id,
-            **sampled,
-        )
-        ids = torch.tensor([answer.prompt], device=self.model.device)
-        # transformers fills in what `config` leaves out from the model's own settings, which single answers never see.
-        own, self.model.generation_config = self.model.generation_config, GenerationConfig()
-        try:
-            with torch.no_grad():
-                out = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    generation_config=config,
-                    logits_processor=LogitsProcessorList([_finite]),
-                )
-        finally:
-            self.model.generation_config = own
-        for token in out[0, len(answer.prompt) :].tolist():
-            answer.take(token)
-
-
-def _finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """What a beam search adds nothing to; ModelError where there is nothing to choose by."""
-    if not bool(scores.max(-1).values.isfinite().all()):
-        raise ModelError(NOT_FINITE)
-    return scores

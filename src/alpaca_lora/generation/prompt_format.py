@@ -11,23 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.columns import CALLED
-from ..data.tokens import Encoder
+from ..data.key_names import CALLED
+from ..data.tokens import Encoder, encoder_for, user_message
 from ..errors import DataError, did_you_mean
-from ..models.fingerprint import CERTIFICATE, RUN_FILE
 from ..models.load import load_config, load_tokenizer, resolve_base
-from ..prompts import Template
-from ..runs.adapter_files import is_adapter
 from ..runs.checkpoints import MANIFEST
-from ..runs.contract import Contract, read_contract
+from ..runs.contract import Contract
+from ..runs.run_file import RUN_FILE
+from ..runs.whole_model import CERTIFICATE
 
 BASE = "base"
 """Name under which an adapter's base answers without it."""
 
-Question = str | Sequence[str | None] | Mapping[str, Any]
-"""An instruction; or it and its input, as a pair or as a record."""
+Question = str | Sequence[str | None] | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""An instruction; it and its input, as a pair or as a record; or a conversation's messages."""
 
-_ACCEPTED = "a text, a pair (instruction, input), or a mapping with `instruction` (and `input`)"
+_ACCEPTED = (
+    "a text, a pair (instruction, input), a mapping with `instruction` (and `input`), or a list of messages with "
+    "`role` and `content`"
+)
 _INPUTS = {name.casefold() for name in CALLED["input"]}
 
 
@@ -73,15 +75,56 @@ def question_of(given: Question, input: str = "", where: str = "instruction") ->
     raise DataError(f"{where}: {shown!r:.80} cannot be asked; give {_ACCEPTED}.")
 
 
-def questions_of(given: Iterable[Question]) -> list[tuple[str, str]]:
-    """Instructions and inputs of many questions.
+def questions_of(given: Iterable[Question]) -> list[Question]:
+    """Many questions, each a conversation or a pair of instruction and input.
 
     Raises:
         DataError: it is no list, or one in it cannot be read; its number, from 1, is named.
     """
     if isinstance(given, str | bytes) or hasattr(given, "keys") or not isinstance(given, Iterable):
         raise DataError(f"instructions: {given!r:.80} is no list; give a list, each of it {_ACCEPTED}.")
-    return [question_of(one, where=f"instruction {number}") for number, one in enumerate(given, start=1)]
+    numbered = enumerate(given, start=1)
+    return [
+        one if is_conversation(one) else question_of(one, where=f"instruction {number}") for number, one in numbered
+    ]
+
+
+def is_conversation(given: Any) -> bool:
+    """Whether a question is a list of messages."""
+    listed = isinstance(given, (list, tuple)) and bool(given)
+    return listed and all(isinstance(one, Mapping) and isinstance(one.get("role"), str) for one in given)
+
+
+def with_system(system: str, instruction: Question, input: str = "") -> tuple[Question, str]:
+    """A question and its input, behind a system text if there is one; they are then a conversation."""
+    if not system:
+        return instruction, input
+    said: Any = instruction if is_conversation(instruction) else [user_message(*question_of(instruction, input))]
+    return [{"role": "system", "content": system}, *said], ""
+
+
+def conversation_of(system: str, earlier: Iterable[tuple[str, str]], asked: str) -> list[dict[str, str]]:
+    """Messages of a system text, if there is one, of earlier questions with their answers, and of what is asked now."""
+    said = [{"role": "system", "content": system}] if system.strip() else []
+    for question, answer in earlier:
+        said += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [*said, {"role": "user", "content": asked}]
+
+
+def question_ids(encoder: Encoder, given: Question, input: str = "") -> list[int]:
+    """Ids of the prompt of a question.
+
+    Raises:
+        DataError: it cannot be read, or the template has no place for it.
+    """
+    if is_conversation(given):
+        if input:
+            raise DataError("input: a conversation has no input beside it; write it into the last message.")
+        messages: Any = given
+        if odd := next((one for one in messages if not isinstance(one.get("content", ""), str | None)), None):
+            raise DataError(f"messages: {odd!r:.80} has no text as its content.")
+        return encoder.message_ids([{**one, "content": one.get("content") or ""} for one in messages])
+    return encoder.prompt_ids(*question_of(given, input))
 
 
 def _is_input(key: object) -> bool:
@@ -101,15 +144,29 @@ def name_of(path: str | Path) -> str:
     return name if name not in ("", BASE, "default") else f"{name or 'the'}-model"
 
 
-def prompt_format_at(
-    path: str | Path, base: str, base_fingerprint: str, prompt_template: str | None, force: bool | None
+def prompt_format_of(
+    path: str | Path,
+    contract: Contract | None,
+    base: str,
+    base_fingerprint: str | None,
+    prompt_template: str | None,
+    force: bool | None,
 ) -> PromptFormat:
-    """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract."""
-    contract, adapter = read_contract(path), is_adapter(path)
+    """How what lies at `path` is asked, checked against what it was trained with; no stops without a contract.
+
+    Args:
+        path: Folder of an adapter or a model.
+        contract: Its contract.
+        base: What `resolve_base` gave for its base, which is itself for a whole model.
+        base_fingerprint: An adapter's base's; None for a whole model.
+        prompt_template: Instead of the contract's.
+        force: As for `Contract.check`.
+    """
+    adapter = base_fingerprint is not None
     if os.path.exists(Path(path) / "tokenizer_config.json"):
         source = str(path) if adapter else base
     elif contract and (Path(path) / MANIFEST).exists():  # a run's checkpoint, which holds no tokenizer
-        source = resolve_base(contract.base_model)
+        source = resolve_base(contract.pinned_base)
     else:
         source = base
     tokenizer = load_tokenizer(source)
@@ -120,15 +177,12 @@ def prompt_format_at(
             f"{path}: has no {RUN_FILE}, so it does not say which prompt it was trained with, nor on which base "
             "and tokenizer: none of it can be checked, and template 'alpaca' is assumed."
             + (again if merged else " Name another one with prompt_template."),
-            stacklevel=4,
+            stacklevel=5,
         )
     template = contract.load_template() if contract and prompt_template is None else None
-    encoder = Encoder(tokenizer, template or Template.load(prompt_template or "alpaca"))
-    if template is None:
-        encoder.check_template()
+    encoder = encoder_for(tokenizer, template or prompt_template or "alpaca")
     if contract:
-        config = load_config(base)
-        contract.check(encoder, base_fingerprint if adapter else None, path, model_config=config, force=force)
+        contract.check(encoder, base_fingerprint, path, model_config=load_config(base), force=force)
     stops = sorted({*contract.stop_ids, encoder.eos_id}) if contract else []
     return PromptFormat(encoder, stops, contract)
 

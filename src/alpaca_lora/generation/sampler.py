@@ -9,6 +9,11 @@ import torch
 
 from .sampling import Sampling
 
+NOT_FINITE = (
+    "the model's logits are NaN or Inf, so it has no answer: its weights are damaged, or leave the range of its dtype. "
+    "Copy the model again, or load it with dtype=float32."
+)
+
 
 class Sampler:
     """Chooses one answer's tokens, with random numbers of its own.

@@ -1,22 +1,88 @@
-"""A chat in the terminal: the history is shown, every prompt stands alone, as the template has it."""
+"""A chat in the terminal.
+
+A model trained with a chat template is told what was said before; any other answers each instruction by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..data.tokens import user_message
 from ..errors import AlpacaLoraError
 from .model import LocalModel
 from .moderation import Moderation
-from .prompt_format import warnings_of
+from .prompt_format import Question, conversation_of, warnings_of
 from .sampling import Sampling
 
 HELP = """\
   /input X    give the next instruction X as its input; without X, several lines, ended by an empty one
+  /system X   begin anew, with the system text X; without X, with none
   /adapter X  answer as adapter X, or as `base`, without one
   /history    show what was said
   /clear      forget it
   /quit       leave (Ctrl-D does, too); Ctrl-C ends an answer"""
+
+
+@dataclass
+class _Talk:
+    """What was said, and how it is gone on with."""
+
+    model: LocalModel
+    sampling: Sampling
+    moderation: Moderation | None
+    write: Callable[..., Any]
+    adapter: str
+    system: str = ""
+    given: str = ""
+    history: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """Who answered, the instruction, its input, and the answer."""
+
+    @property
+    def chats(self) -> bool:
+        """Whether the adapter is told what was said before."""
+        return self.model.prompt_format(self.adapter).encoder.chats
+
+    def ask(self, instruction: str) -> None:
+        """Answer an instruction, and remember both."""
+        question: Question = (instruction, self.given)
+        if self.chats or self.system:
+            earlier = [(user_message(asked, about)["content"], answer) for _, asked, about, answer in self.history]
+            question = conversation_of(self.system, earlier, user_message(instruction, self.given)["content"])
+        answer = self._answer(question, f"{instruction}\n{self.given}".strip())
+        if answer:
+            self.history.append((self.adapter, instruction, self.given, answer))
+        self.given = ""
+
+    def _answer(self, question: Question, text: str) -> str:
+        """Write the answer while it grows, or, with a moderation, when it was looked at; return it."""
+        if self.moderation and (reason := self.moderation(text)):
+            self.write(f"(not answered: {reason})")
+            return ""
+        if self.moderation:
+            answer = self.model.generate(question, "", self.sampling, self.adapter)
+            if reason := self.moderation(answer):
+                self.write(f"(not shown: {reason})")
+                return ""
+            self.write(answer)
+            return answer
+        answer = ""
+        pieces = self.model.stream(question, "", self.sampling, self.adapter)
+        try:
+            for piece in pieces:
+                self.write(piece, end="", flush=True)
+                answer += piece
+        except KeyboardInterrupt:
+            self.write(" [stopped]", end="")
+        self.write()
+        return answer
+
+    def greeting(self) -> str:
+        """Which template, who answers, and what is remembered."""
+        told = "Earlier turns are remembered." if self.chats else "Each instruction stands alone."
+        names = ", ".join(self.model.prompt_formats)
+        return f"Template {self.model.encoder.template.name}; answers: {names}. {told} /help for help."
 
 
 def chat(
@@ -25,6 +91,7 @@ def chat(
     moderation: Moderation | None = None,
     read: Callable[[str], str] = input,
     write: Callable[..., Any] = print,
+    system: str = "",
 ) -> None:
     """Answer what is typed until the end of input.
 
@@ -34,16 +101,15 @@ def chat(
         moderation: Looks at instructions and answers.
         read: Gives a line for a prompt; raises EOFError at the end.
         write: As `print`.
+        system: A system text, for models trained with a chat template.
     """
-    adapter, given = model.name, ""
-    history: list[tuple[str, str, str]] = []
-    names = ", ".join(model.prompt_formats)
-    write(f"Template {model.encoder.template.name}; answers: {names}. Each instruction stands alone. /help for help.")
+    talk = _Talk(model, sampling, moderation, write, model.name, system)
+    write(talk.greeting())
     for warning in warnings_of(model.prompt_formats):
         write(f"Warning: {warning}")
     while True:
         try:
-            line = read(f"\n{adapter}> ").strip()
+            line = read(f"\n{talk.adapter}> ").strip()
         except (EOFError, KeyboardInterrupt):
             write()
             return
@@ -56,53 +122,26 @@ def chat(
             if command == "/help":
                 write(HELP)
             elif command == "/history":
-                for who, instruction, answer in history:
-                    write(f"\n{who}> {instruction}\n{answer}")
+                for who, instruction, about, answer in talk.history:
+                    asked = f"{instruction}\n{about}".strip()
+                    write(f"\n{who}> {asked}\n{answer}")
             elif command == "/clear":
-                history.clear()
+                talk.history.clear()
+            elif command == "/system":
+                talk.history.clear()
+                talk.system = rest.strip()
+                write("Begun anew." if talk.system else "Begun anew, without a system text.")
             elif command == "/adapter":
                 model.prompt_format(rest.strip())
-                adapter = rest.strip() or model.name
+                talk.adapter = rest.strip() or model.name
             elif command == "/input":
-                given = rest.strip() or _lines(read)
+                talk.given = rest.strip() or _lines(read)
             elif command.startswith("/"):
                 write(f"{command} is no command.\n{HELP}")
             else:
-                answer = _answer(model, line, given, sampling, adapter, moderation, write)
-                history.append((adapter, f"{line}\n{given}".strip(), answer))
-                given = ""
+                talk.ask(line)
         except AlpacaLoraError as error:
             write(f"{error}")
-
-
-def _answer(
-    model: LocalModel,
-    instruction: str,
-    given: str,
-    sampling: Sampling,
-    adapter: str,
-    moderation: Moderation | None,
-    write: Callable[..., Any],
-) -> str:
-    """Write the answer while it grows, or, with a moderation, when it was looked at; return it."""
-    if moderation and (reason := moderation(f"{instruction}\n{given}")):
-        write(f"(not answered: {reason})")
-        return ""
-    if moderation:
-        answer = model.generate(instruction, given, sampling, adapter)
-        answer = f"(not shown: {reason})" if (reason := moderation(answer)) else answer
-        write(answer)
-        return answer
-    answer = ""
-    pieces = model.stream(instruction, given, sampling, adapter)
-    try:
-        for piece in pieces:
-            write(piece, end="", flush=True)
-            answer += piece
-    except KeyboardInterrupt:
-        write(" [stopped]", end="")
-    write()
-    return answer
 
 
 def _lines(read: Callable[[str], str]) -> str:

@@ -43,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Budget:
-    """Prices, and what may be spent at most.
+    """Prices, and the maximum that may be spent.
 
     Raises:
         ConfigError: a value is negative or no number, one price is missing, or money is limited and no price is known.
@@ -51,7 +51,7 @@ class Budget:
 
     max_cost: float | None = None
     """Maximum cost, in the currency of the prices; no limit if None."""
-    max_tokens: int | None = None
+    token_budget: int | None = None
     """Maximum number of tokens, prompts and answers together; no limit if None."""
     price_in: float | None = None
     """Price of a million prompt tokens; None is unknown."""
@@ -69,13 +69,13 @@ class Budget:
         elif self.max_cost is not None and self.price_in is None:
             problems.append(
                 f"max_cost: {self.max_cost!r} needs price_in and price_out, the model's prices per million tokens; "
-                "max_tokens limits tokens without them."
+                "token_budget limits tokens without them."
             )
         if problems:
             raise ConfigError(problems)
 
     def cost(self, usage: Usage) -> float | None:
-        """Money for these tokens, or None where prices are unknown."""
+        """Money for these tokens, or None if prices are unknown."""
         if self.price_in is None or self.price_out is None:
             return None
         return (usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out) / 1e6
@@ -102,10 +102,10 @@ class Spending:
         """
         budget, sure = self.budget, self.spent + self.lost
         after = sure + self.held + worst
-        if budget.max_tokens is not None and after.tokens > budget.max_tokens:
+        if budget.token_budget is not None and after.tokens > budget.token_budget:
             raise BudgetReached(
-                f"max_tokens: up to {sure.tokens:,} of {budget.max_tokens:,} are spent, {self.held.tokens:,} held for "
-                f"requests in flight, and one more request could take {worst.tokens:,}."
+                f"token_budget: up to {sure.tokens:,} of {budget.token_budget:,} are spent, {self.held.tokens:,} held "
+                f"for requests in flight, and one more request could take {worst.tokens:,}."
             )
         cost = budget.cost(after)
         if budget.max_cost is not None and cost is not None and cost > budget.max_cost:

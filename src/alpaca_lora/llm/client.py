@@ -9,21 +9,19 @@ of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 import re
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..errors import AlpacaLoraError, ConfigError, MissingDependencyError
 from ..generation.completion import Completion
 from .budget import Spending, Usage
+from .endpoint_errors import NOT_TAKEN, EndpointError, cost_nothing, error_for_status, not_openai, retry_after_seconds
 from .reply import THOUGHT
 
 Messages = Sequence[Mapping[str, str]]
@@ -34,38 +32,13 @@ RETRIES = 6
 FIRST_WAIT_SECONDS = 0.5  # doubles with each retry: at most half a minute over all of them
 LONGEST_WAIT_SECONDS = 120  # a server that asks for more is not waited for
 PROMPT_MARGIN = 256  # tokens a server's chat template may add to the prompt's own
-MOST_TOKENS = 10_000_000  # of one request; a server that counts more has miscounted
+MAX_TOKENS_COUNTED = 10_000_000  # of one request; a server that counts more has miscounted
 
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
-# What servers say of a field they do not take at all, in contrast to one with a value out of its range.
-_NOT_TAKEN = re.compile(
-    r"unsupported|not (?:be )?support|n't support|unknown|unrecogni[sz]ed|unexpected|extra (?:inputs|fields)|"
-    r"extra_forbidden|not (?:permitted|allowed|available)|deprecated|instead|only (?:the )?default|may only be|"
-    r"must be unset|cannot be (?:set|used|specified)|"
-    r"not (?:a )?(?:valid|known|recogni[sz]ed) (?:field|argument|parameter|option)",
-    re.IGNORECASE,
-)
-
-
-class EndpointError(AlpacaLoraError, RuntimeError):
-    """A server did not answer; `this_request_only` where it may well answer another."""
-
-    def __init__(self, message: str, this_request_only: bool = False) -> None:
-        self.this_request_only = this_request_only
-        super().__init__(message)
 
 
 class Endpoint:
     """One model on one server; an async context manager.
-
-    Args:
-        url: Address of the API, as `OPENAI`.
-        model: The server's name for the model.
-        key: The API key; None for servers that need none.
-        kind: "chat", or "completions" for models that only go on with a text.
-        concurrency: Maximum number of requests in flight.
-        timeout_seconds: Longest wait for an answer.
-        spending: Counts tokens and keeps the budget; a new one without limits if left out.
 
     Raises:
         ConfigError: a value cannot be used.
@@ -131,7 +104,7 @@ class Endpoint:
             prompt: A text, which for chat is the user's message; or, for chat, all messages.
             max_new_tokens: Maximum number of new tokens.
             temperature: 0 takes the likeliest token each time.
-            stop: The answer ends before any of these; most servers take at most 4.
+            stop: The answer ends before any of these; servers usually take at most 4.
             on_attempt: Called with "sent" just before each attempt, and with "refused" after one that cost nothing,
                 with the attempt's worst case.
 
@@ -173,10 +146,11 @@ class Endpoint:
                 if error.status_code in (400, 422) and self._gives_way(error, sent):
                     wait = 0
                 elif error.status_code not in (408, 429) and error.status_code < 500:
-                    raise self._explained(error) from None
+                    said = self._clean(error.message)
+                    raise error_for_status(self, error.status_code, said, has_key=bool(self._key)) from None
                 elif error.code == "insufficient_quota":
                     raise EndpointError(f"{self.url}: the quota is used up: {self._clean(error.message)}") from None
-                asked = _retry_after_seconds(error.response.headers)
+                asked = retry_after_seconds(error.response.headers)
                 wait += asked  # on top, so that those who were told the same do not come back together
                 problem = f"HTTP {error.status_code}: {self._clean(error.message)}"
                 if asked > LONGEST_WAIT_SECONDS:
@@ -189,7 +163,7 @@ class Endpoint:
             except openai.APIConnectionError as error:
                 problem = f"no connection, or one that was cut: {self._clean(str(error.__cause__ or error))}"
             except (ValueError, openai.APIResponseValidationError):  # no JSON
-                raise self._odd() from None
+                raise not_openai(self.url) from None
             else:
                 if "stop" in sampling and "stop" not in sent:  # the server did not look for them
                     ends = [place for stop in sampling["stop"] if (place := completion.text.find(stop)) >= 0]
@@ -201,7 +175,7 @@ class Endpoint:
         """Whether the model refuses a field that was sent, and the request can go without it, or by its newer name."""
         said = str(error.message)
         words = {error.param} if error.param in sent else set(re.findall(r"\w+", said))
-        not_taken = _NOT_TAKEN.search(said) is not None
+        not_taken = NOT_TAKEN.search(said) is not None
         if _LIMIT in sent and (_NEWER_LIMIT in said or (not_taken and _LIMIT in words)):
             self._limit_name = _NEWER_LIMIT
             return True
@@ -209,14 +183,10 @@ class Endpoint:
         if sent.get("temperature") == 0 and "temperature" in words:
             refused.add("temperature")  # a server that takes only more than 0
         for name in sorted(refused - self._left_out):
+            then = "." if name == "stop" else ": it uses its own default, so the same prompt may get other answers."
             warnings.warn(
-                f"{self.model} at {self.url} refuses {name!r} and is asked without it"
-                + (
-                    ": it samples as it always does, so the same prompt may get other answers."
-                    if name != "stop"
-                    else "."
-                )
-                + f" It said: {self._clean(said)}",
+                f"{self.model} at {self.url} refuses {name!r} and is asked without it{then} It said: "
+                f"{self._clean(said)}",
                 stacklevel=2,
             )
         self._left_out |= refused
@@ -229,7 +199,7 @@ class Endpoint:
             answer = await asyncio.wait_for(self._create(**body, **sent), self.timeout_seconds)
             completion = replace(self._read(answer, worst), sent=sent)
         except BaseException as error:  # a cancelled attempt may be billed, too
-            if _cost_nothing(error):
+            if cost_nothing(error):
                 self.spending.release(worst)
                 note("refused", worst)
             else:
@@ -244,9 +214,9 @@ class Endpoint:
             text = _chat_text(choice.message) if self.kind == "chat" else choice.text or ""
             usage = answer.usage
         except (AttributeError, IndexError, KeyError, TypeError):
-            raise self._odd() from None
+            raise not_openai(self.url) from None
         if not isinstance(text, str):
-            raise self._odd()
+            raise not_openai(self.url)
         # A server that does not count, or counts what cannot be, is taken at its worst.
         counts = (
             _count(getattr(usage, "prompt_tokens", None), 1, worst.prompt_tokens),
@@ -255,41 +225,13 @@ class Endpoint:
         known: Any = choice.finish_reason if choice.finish_reason in ("length", "content_filter") else "stop"
         return Completion(text, known, *counts)
 
-    def _odd(self) -> EndpointError:
-        return EndpointError(
-            f"{self.url}: answered, but not as an OpenAI-compatible server does. Check base_url; it usually ends in "
-            "/v1.",
-            this_request_only=True,
-        )
-
-    def _explained(self, error: Any) -> EndpointError:
-        code, said = error.status_code, self._clean(error.message)
-        if code == 401:
-            which = "The key given is not accepted." if self._key else "A key is needed, and none was given."
-            return EndpointError(
-                f"{self.url}: HTTP 401. {which} Set the variable OPENAI_API_KEY (in Python: key) to a key "
-                "of this server."
-            )
-        if code == 403:
-            return EndpointError(f"{self.url}: HTTP 403. This key may not use model {self.model!r}: {said}")
-        if code == 404:
-            return EndpointError(
-                f"{self.url}: HTTP 404. There is no model {self.model!r}, no {self.kind} API for it, or base_url is "
-                f"not the API's address (it usually ends in /v1): {said}"
-            )
-        if 300 <= code < 400:
-            return EndpointError(
-                f"{self.url}: HTTP {code}, a redirect, which is not followed. Give the API's own address as base_url."
-            )
-        return EndpointError(f"{self.url}: HTTP {code}: {said}", this_request_only=code in (400, 413, 422))
-
     def _clean(self, text: str) -> str:
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:500]
 
 
 def _chat_text(message: Any) -> Any:
-    """The text of a message, in one piece or in parts; where there is none, its thoughts, marked as such."""
+    """The text of a message, in one piece or in parts; without any, its thoughts, marked as such."""
     content = message.content
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
@@ -304,26 +246,7 @@ def _chat_text(message: Any) -> Any:
 def _count(value: Any, least: int, worst: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return worst
-    return int(value) if least <= value <= MOST_TOKENS else worst
-
-
-def _cost_nothing(error: BaseException) -> bool:
-    """Whether an attempt ended with a refusal, or before anything was sent."""
-    import openai
-
-    if isinstance(error, openai.APIConnectionError):
-        return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
-    return isinstance(error, openai.APIStatusError)
-
-
-def _retry_after_seconds(headers: Mapping[str, str]) -> float:
-    """What a server asks for, in seconds or as a date; 0 where it asks for nothing."""
-    value = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return seconds if (seconds := float(value)) > 0 else 0.0
-    with contextlib.suppress(TypeError, ValueError):
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    return 0.0
+    return int(value) if least <= value <= MAX_TOKENS_COUNTED else worst
 
 
 def _check(url: str, key: str | None, kind: str, concurrency: int, timeout_seconds: float) -> None:

@@ -4,9 +4,9 @@
           ^      as many in flight as there are slots             │
           └────────── wait for a change, or end <─────────────────┘
 
-A question is a number from 0, so one that a dead process left is the same when it is asked again. While no answer was
-of use, no more than FIRST_REPLIES are paid for. A process that dies leaves its journal, and the next one goes on from
-there: what it does not find is at most the answers that were on their way.
+A question is a number from 0, so one that a dead process left is the same when it is asked again. Until one answer
+is useful, no more than FIRST_REPLIES are paid for. A process that dies leaves its journal, and the next one continues
+from there: only answers in flight are lost.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from ..generation.completion import Completion
 from .budget import BudgetReached, Usage
-from .client import EndpointError
-from .journal import Journal, fields_of
+from .endpoint_errors import EndpointError
+from .journal import Journal
+from .journal_state import fields_of
 from .loop import run_in_a_loop
 from .model_ref import Prompt, Writer
 from .reply import FIRST_REPLIES
@@ -39,16 +40,7 @@ class Question(NamedTuple):
 
 
 class Job(ABC):
-    """One process's part of many questions; what is asked, and what for, is a subclass's.
-
-    Args:
-        journal: Open, of this process alone.
-        load: Gives what answers, once a question is to be asked.
-        slots: Maximum number of questions in flight.
-        max_new_tokens: Maximum number of tokens per answer.
-        temperature: 0 takes the likeliest token each time.
-        total: What the progress bar runs to.
-    """
+    """One process's part of many questions; a subclass says what is asked, and why."""
 
     unit = "question"
     writer: Writer
@@ -76,7 +68,7 @@ class Job(ABC):
 
     @abstractmethod
     def next_question(self) -> int | None:
-        """The question to ask next, taken off those that wait; None where none is to be asked now."""
+        """The question to ask next, taken off those that wait; None if none is to be asked now."""
 
     @abstractmethod
     def put_back(self, number: int) -> None:
@@ -156,7 +148,7 @@ class Job(ABC):
                 try:
                     await asyncio.gather(*everything)
                 finally:  # a failure of ours, such as a full disk, ends all of them
-                    self.over = True  # before: a cancellation is lost where an answer comes at that moment
+                    self.over = True  # before: a cancellation is lost if an answer comes at that moment
                     for task in everything:
                         task.cancel()
                     await asyncio.gather(*everything, return_exceptions=True)

@@ -7,6 +7,7 @@ answers them.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +18,17 @@ from .client import PROMPT_MARGIN, OnAttempt
 if TYPE_CHECKING:
     from ..generation.model import LocalModel
     from ..generation.sampling import Sampling
+    from .model_ref import Prompt
 
 
 class LocalEndpoint:
-    """A `LocalModel` that answers as `Endpoint` does, of the kind "completions"; an async context manager.
-
-    Args:
-        model: The model.
-        concurrency: Maximum number of prompts per batch.
-        spending: Counts tokens and keeps the budget.
-    """
+    """A `LocalModel` that answers as `Endpoint` does, of the kind "completions"; an async context manager."""
 
     kind = "completions"
 
     def __init__(self, model: LocalModel, *, concurrency: int = 8, spending: Spending | None = None) -> None:
         self.model, self.concurrency, self.spending = model, concurrency, spending or Spending()
-        self._waiting: list[tuple[str, Sampling, tuple[str, ...], asyncio.Future[Completion]]] = []
+        self._waiting: list[tuple[Prompt, Sampling, tuple[str, ...], asyncio.Future[Completion]]] = []
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> LocalEndpoint:
@@ -44,7 +40,7 @@ class LocalEndpoint:
 
     async def complete(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         max_new_tokens: int = 256,
         temperature: float = 0.0,
@@ -55,7 +51,8 @@ class LocalEndpoint:
         from ..generation.sampling import Sampling
 
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
-        worst = Usage(len(prompt.encode()) + PROMPT_MARGIN, max_new_tokens)
+        text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+        worst = Usage(len(text.encode()) + PROMPT_MARGIN, max_new_tokens)
         note = on_attempt or (lambda event, usage: None)
         self.spending.hold(worst)
         note("sent", worst)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import ConfigError, DataError
 from ..files import sha256_of_file, sha256_of_json
-from ..prompts import Template
+from ..prompts import PromptTemplate, Template
 from .budget import Budget, Spending
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..generation.model import LocalModel
     from .client import OnAttempt
 
-TIMEOUT_SECONDS = 300.0
 Prompt = str | Sequence[Mapping[str, str]]
 
 
@@ -66,19 +65,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class ModelRef:
-    """One model and how it is asked.
-
-    Attributes:
-        model: An adapter, merged or base folder, a hub id or `demo`; with `base_url`, the server's name for a model.
-        base_url: Address of an OpenAI-compatible API; None answers on this machine.
-        key: The server's key.
-        kind: "chat", or "completions" for text-completion models.
-        prompt_template: Template for text completions; a contract's own, or `alpaca`, if left out.
-        concurrency: Maximum number of requests in flight at a server.
-        budget: Prices and limits; of tokens only, on this machine.
-        force: Continue even if tokenizer, template or base differ from those trained with.
-        base_model: Path or hub id of an adapter's base, if it is not where the adapter says.
-    """
+    """One model and how it is asked; `evaluation.answers.answer` says what each value means."""
 
     model: str
     base_url: str | None = None
@@ -87,11 +74,11 @@ class ModelRef:
     prompt_template: str | None = None
     concurrency: int = 8
     budget: Budget = field(default_factory=Budget)
-    force: bool = False
+    force: bool | None = False
     base_model: str | None = None
+    timeout_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        """A model behind a server has no base here."""
         if self.base_url and self.base_model:
             raise ConfigError(
                 "base_model: is for an adapter on this machine, and base_url names a server. Leave one out."
@@ -108,7 +95,7 @@ class ModelRef:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What has to be the same for a run to go on."""
+        """What has to be the same for a run to continue."""
         named = {"model": self.model, "kind": self.kind if self.base_url else "local"}
         if self.base_model and "contract" not in self.origin:  # a contract knows its base, wherever that is
             named["base_model"] = self.base_model
@@ -116,22 +103,21 @@ class ModelRef:
 
     @cached_property
     def origin(self) -> dict[str, Any]:
-        """For an adapter of this library or what was made from one: its contract's hash, and what it learned from."""
+        """For an adapter of this library or what was made from one: its contract's hash, what it learned from, and what
+        benchmarks said of it."""
         if self.base_url:
             return {}
-        from ..runs.contract import read_run_file, run_file_in_use
+        from ..runs.benchmarks import Benchmarks
+        from ..runs.run_file import RunFile
 
-        run = read_run_file(self.model) or {}
-        found: dict[str, Any] = {}
-        with run_file_in_use(self.model):
-            if "contract" in run:
-                found["contract"] = sha256_of_json(run["contract"])
-            if isinstance(run.get("data"), dict):
-                found["training_data"] = {key: run["data"].get(key) for key in ("source", "fingerprint", "seal")}
-                if several := run["data"].get("sources"):
-                    found["training_data"]["sources"] = [one["source"] for one in several]
-                if columns := run.get("config", {}).get("columns"):
-                    found["training_data"]["columns"] = columns
+        run_file = RunFile.read(self.model)
+        if run_file is None:
+            return {}
+        found: dict[str, Any] = {"contract": sha256_of_json(asdict(run_file.contract))}
+        if run_file.data:
+            found["training_data"] = run_file.data_files
+        if measured := Benchmarks.read(self.model):
+            found["benchmarks"] = list(map(str, measured.tasks))
         return found
 
     @cached_property
@@ -141,7 +127,7 @@ class ModelRef:
 
     @cached_property
     def writer(self) -> Writer:
-        """What answers; loads the model where it is on this machine."""
+        """What answers; loads a model of this machine."""
         if self.base_url is None:
             from .local_client import LocalEndpoint
 
@@ -154,24 +140,42 @@ class ModelRef:
             key=self.key,
             kind=self.kind,
             concurrency=self.concurrency,
-            timeout_seconds=TIMEOUT_SECONDS,
+            timeout_seconds=self.timeout_seconds,
             spending=self.spending,
         )
 
     @property
     def slots(self) -> int:
-        """How many are asked at a time."""
+        """Maximum number of questions in flight."""
         if self.base_url:
             return self.concurrency
         from ..generation.model import MAX_ROWS
 
         return MAX_ROWS
 
-    def prompt(self, instruction: str, input: str = "") -> Prompt:
-        """An instruction as it is put: through the template, or as a user's message."""
-        if self.base_url and self.kind == "chat":
-            return "\n\n".join(filter(None, (instruction, input)))
-        return self._template.prompt(instruction, input)
+    def prompt(self, instruction: str, input: str = "", earlier: Sequence[tuple[str, str]] = ()) -> Prompt:
+        """The prompt of an instruction: through the template, or as a user's message.
+
+        Args:
+            instruction: The text.
+            input: What it is about.
+            earlier: Turns before it in the conversation, what was asked and what was answered; needs `takes_turns`.
+        """
+        asked = "\n\n".join(filter(None, (instruction, input)))
+        chat = self.base_url and self.kind == "chat"
+        if chat and not earlier:
+            return asked
+        if not chat and isinstance(template := self._template, Template):
+            assert not earlier, "a template of one turn"
+            return template.prompt(instruction, input)
+        turns = [(role, text) for turn in earlier for role, text in zip(("user", "assistant"), turn, strict=True)]
+        return [{"role": role, "content": text} for role, text in [*turns, ("user", asked)]]
+
+    def takes_turns(self) -> bool:
+        """Whether a prompt may have turns before it; loads a model of this machine."""
+        if self.base_url:
+            return self.kind == "chat"
+        return not isinstance(self._template, Template)
 
     def refusal(self, prompt: Prompt) -> str:
         """Why a prompt cannot be answered at all, or ""; a server says so by itself."""
@@ -179,23 +183,24 @@ class ModelRef:
             return ""
         from ..generation.sampling import Sampling
 
-        assert isinstance(prompt, str)
+        encoder = self._local.encoder
         try:
-            self._local.begin(self._local.encoder.text_ids(prompt), Sampling(), growing=False)
+            ids = encoder.text_ids(prompt) if isinstance(prompt, str) else encoder.message_ids(prompt)
+            self._local.begin(ids, Sampling(), growing=False)
         except DataError as problem:
             return str(problem)
         return ""
 
     @cached_property
     def _local(self) -> LocalModel:
-        from ..generation.model import LocalModel
+        from ..generation.loading import load_local
 
-        return LocalModel.load(
+        return load_local(
             self.model, base_model=self.base_model, prompt_template=self.prompt_template, force=self.force
         )
 
     @cached_property
-    def _template(self) -> Template:
+    def _template(self) -> PromptTemplate:
         return Template.load(self.prompt_template or "alpaca") if self.base_url else self._local.encoder.template
 
     def _weights(self) -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from ..errors import RunInterrupted
 from ..generation.completion import Completion
-from .client import EndpointError
+from .endpoint_errors import EndpointError
 from .job import GO_ON, Job, Question
-from .journal import Journal, State, completion_of
+from .journal import Journal
+from .journal_state import State, completion_of
 from .model_ref import ModelRef, Prompt
 from .reply import sample_of
 
@@ -19,17 +20,16 @@ Replies = Sequence[Completion]
 
 
 class Questions(Job):
-    """A fixed number of questions, each put again, up to `attempts` times, while its replies are of no use.
+    """A fixed number of questions, each asked up to `attempts` times while its replies are of no use.
 
     Args:
         journal: As for `Job`.
-        model: Who is asked; loaded only if a question is left.
-        count: How many questions there are.
+        model: What answers; loaded only if a question is left.
+        count: Number of questions.
         prompt: The question with this number, after these replies.
-        problem: Why a reply cannot be used, and what to do about it; "" where it can.
+        problem: Why a reply cannot be used, and what to do about it; "" if it can.
         attempts: Maximum number of replies to a question while none can be used.
-        max_new_tokens: Maximum number of tokens per reply.
-        temperature: 0 takes the likeliest token each time.
+        before: Question -> the one whose reply it waits for: the turn before it.
         unit: What a question is called in the progress bar.
     """
 
@@ -45,6 +45,7 @@ class Questions(Job):
         max_new_tokens: int,
         temperature: float,
         unit: str,
+        before: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(
             journal, lambda: model.writer, 0, max_new_tokens=max_new_tokens, temperature=temperature, total=count
@@ -53,10 +54,15 @@ class Questions(Job):
         self.prompt, self.problem, self.attempts = prompt, problem, attempts
         self.replies = replies_of(self.state)
         self.usable = {n for n, replies in self.replies.items() if any(not problem(reply) for reply in replies)}
-        # Where no reply could be used, something was wrong with all: once that is mended, all are asked for anew.
+        # If no reply could be used, something was wrong with all: once that is fixed, all questions are asked again.
         self.anew = {} if self.usable else {number: len(replies) for number, replies in self.replies.items()}
         self.done = {number for number in range(count) if self._is_over(number)}
-        self.waiting = deque(number for number in range(count) if number not in self.done)
+        self.after: defaultdict[int, list[int]] = defaultdict(list)  # question -> those that wait for its reply
+        self.waiting: deque[int] = deque()
+        for number in range(count):
+            if number not in self.done:
+                first = (before or {}).get(number)
+                (self.waiting if first is None or self._has_reply(first) else self.after[first]).append(number)
         self.slots = min(model.slots, len(self.waiting))
         spending = model.spending
         spending.spent, spending.lost = self.state.spent, self.state.unanswered
@@ -101,7 +107,7 @@ class Questions(Job):
         return self.model.refusal(prompt) or Question(prompt)
 
     def take(self, number: int, answer: Completion) -> None:
-        """Keep a reply; where it is of no use, ask again at once."""
+        """Keep a reply; if it is of no use, ask again at once."""
         # Without leaving the loop: replies that came together are asked after together, as one batch.
         self.journal.sync()
         self.replies[number].append(answer)
@@ -110,6 +116,7 @@ class Questions(Job):
             self.usable.add(number)
         if self._is_over(number):
             self.done.add(number)
+            self.waiting.extend(self.after.pop(number, ()))
         else:
             self.waiting.appendleft(number)
 
@@ -120,6 +127,9 @@ class Questions(Job):
     def progress(self) -> tuple[int, str]:
         """Questions that are over."""
         return len(self.done), ""
+
+    def _has_reply(self, number: int) -> bool:
+        return number in self.done and number not in self.state.failed
 
     def _is_over(self, number: int) -> bool:
         asked = len(self.replies[number]) - self.anew.get(number, 0)

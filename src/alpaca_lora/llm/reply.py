@@ -29,9 +29,9 @@ REMEDIES = {
 }
 """Why a reply cannot be used, and what to do about it."""
 FIRST_REPLIES = 10
-"""At most so many are paid for before the first that can be used; then something is wrong with all of them."""
+"""Maximum number of replies paid for before the first that can be used; then something is wrong with all of them."""
 THOUGHT = "<think>\n"
-"""In front of thoughts that a server gives apart from the answer, where it gives no answer."""
+"""In front of thoughts that a server gives apart from the answer, if it gives no answer."""
 
 _LONGEST = 10_000, 32  # characters of any reply, and for each new token: of text it has some four
 _SHOWN = 300  # characters of a sample
@@ -64,7 +64,7 @@ class Reply:
     """A completion as it is to be used.
 
     Attributes:
-        text: What it says; "" where it cannot be used.
+        text: What it says; "" if it cannot be used.
         problem: Why not, a key of REMEDIES; "" otherwise.
         thoughts: Whether thoughts stood in front of the text.
     """
@@ -108,7 +108,7 @@ def whole_characters(text: str) -> str:
 
 
 def _without_thoughts(text: str) -> str | None:
-    """The text after the thoughts at its start, unchanged without any; None where they have no end."""
+    """The text after the thoughts at its start, unchanged without any; None if they have no end."""
     place = _skip_space(text, 0)
     if _CHANNELS.match(text, place):
         final = list(_FINAL.finditer(text, place))

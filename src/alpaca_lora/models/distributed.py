@@ -50,6 +50,31 @@ def from_first_rank(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
+BUCKET = 2**24
+"""Elements that are sent together: 64 MiB in float32."""
+
+
+def average(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace each tensor by its mean over processes, which walk through the same ones together."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(each.numel() for each in bucket) + tensor.numel() > BUCKET:
+            _average(bucket)
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        _average(bucket)
+
+
+def _average(bucket: list[torch.Tensor]) -> None:
+    import torch
+
+    flat = torch.cat([tensor.flatten() for tensor in bucket]).div_(processes().num_processes)
+    torch.distributed.all_reduce(flat)
+    for tensor, mean in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
 def whole(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
     """Named tensors, gathered from their shards one after the other onto the CPU; all ranks must walk this together."""
     from torch.distributed.tensor import DTensor

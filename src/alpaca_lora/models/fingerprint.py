@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,11 +25,9 @@ from safetensors import SafetensorError
 
 from ..errors import ModelError
 from ..files import sha256_of_json, write_atomically
-from ..textfiles import read_json_file
 from .demo import cache_dir
 from .weight_files import weight_files
 
-RUN_FILE, CERTIFICATE = "alpaca_lora.json", "merge_certificate.json"
 # What config.json says beside what the model computes: where it came from, how it is held, trained or stopped.
 _BESIDE = {
     *("_name_or_path", "architectures", "auto_map", "transformers_version"),
@@ -86,24 +83,6 @@ def same_base(recorded: str, now: str) -> bool:
         now: What `fingerprint` gives.
     """
     return recorded == now or recorded == now.partition("-")[0]
-
-
-def check_weights(folder: str | Path) -> None:
-    """Raise ModelError where a merged or fully tuned folder does not hold the weights that were written there.
-
-    What was written stands in alpaca_lora.json (`weights`) or in merge_certificate.json; other folders pass. Costs what
-    `fingerprint` costs: one pass over the files, once.
-    """
-    for name, keys in ((RUN_FILE, ("weights",)), (CERTIFICATE, ("merged", "fingerprint"))):
-        path = Path(folder) / name
-        recorded: Any = read_json_file(path, ModelError) if os.path.exists(path) else {}
-        for key in keys:
-            recorded = recorded.get(key) if isinstance(recorded, dict) else recorded
-        if recorded is not None and not (isinstance(recorded, str) and same_base(recorded, fingerprint(str(folder)))):
-            raise ModelError(
-                f"{folder}: its weights are not those that were written there (by {name}). Copy the folder again from "
-                f"where it was made; if you changed them on purpose, remove {keys[0]!r} from {name}."
-            )
 
 
 def computes(config: Any) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def what_is(path: str | Path) -> tuple[str, str]:
     if inside := _inside(path):
         listed = ", ".join(str(folder) for folder in inside[:3]) + (", ..." if len(inside) > 3 else "")
         return "a folder of such folders", f"Give one of them: {listed}."
-    if "alpaca_lora.json" in names or "checkpoints" in names:
+    if "history.jsonl" in names or "checkpoints" in names:
         return "the folder of a run that has not ended", "Continue it with the same command and --resume auto."
     if any(name in names for name in _TOKENIZER):
         return "a tokenizer without a model", "Give the folder of the adapter or model it belongs to."

@@ -8,14 +8,16 @@ In: a model's shape. Out: exact counts, and bytes as the formulas beside them sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ..errors import ConfigError, did_you_mean
-from .lora import DEFAULT_TARGETS
+from .lora import DEFAULT_TARGETS, check_pattern
 
 Method = Literal["lora", "qlora", "full"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Ranks = Mapping[str, int] | None
 Targets = list[str] | str | None  # module names, "all-linear", or None for q_proj and v_proj
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -25,7 +27,18 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 OPTIMIZER_BYTES = {"adamw": 8.0, **dict.fromkeys(("adamw_8bit", "paged_adamw_8bit"), 2 * (1 + 4 / 256))}
 """Bytes per trained parameter: two moments in float32, or in 8 bits with a float32 scale for 256 (arXiv 2110.02861)."""
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def logit_rows(vocab_size: int, on_cpu: bool) -> int:
+    """Maximum number of rows of logits that exist at a time (training/loss.py).
+
+    512 keep two CPU cores at their rate. In the product that gives the hidden states' gradient they are half of what
+    an H100's multiprocessors want: there 4,096, and fewer where the vocabulary is large, so that a chunk's logits stay
+    within 512 MiB in float32.
+    """
+    return 512 if on_cpu else min(max(2**27 // vocab_size, 512), 4096)
+
 
 _READ_TOGETHER = {  # linears that read one tensor
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "normalised"),
@@ -93,21 +106,35 @@ class Geometry:
         norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
         return self.linear_parameters + norms + (2 - self.tie_word_embeddings) * self.head_parameters
 
-    def lora_parameters(self, r: int, targets: Targets = None) -> int:
-        """Of LoRA's matrices of rank r: L r (inputs + outputs), summed over targets (arXiv 2106.09685).
+    def lora_parameters(self, r: int, targets: Targets = None, pattern: Ranks = None) -> int:
+        """Of LoRA's matrices of rank r: r (inputs + outputs), summed over targets and layers (arXiv 2106.09685).
+
+        Args:
+            r: Rank.
+            targets: As of `add_lora`.
+            pattern: Ranks that are not r, as of `add_lora`.
 
         Raises:
             ConfigError: a target is no linear module of a layer.
         """
-        return self.num_hidden_layers * r * sum(sum(self.modules[name]) for name in self._targets(targets))
+        total = 0
+        for path in self._paths(targets):
+            rank = next((rank for key, rank in (pattern or {}).items() if f".{path}".endswith(f".{key}")), r)
+            total += rank * sum(self.modules[path.rsplit(".", 1)[-1]])
+        return total
 
-    def rank_problems(self, r: int, targets: Targets = None) -> list[str]:
-        """A sentence where LoRA's rank is one that no target can have: a matrix's is at most its smaller side.
+    def rank_problems(self, r: int, targets: Targets = None, pattern: Ranks = None) -> list[str]:
+        """A sentence where LoRA's rank is one that no target can have: a matrix's is at most its smaller side; and for
+        each pattern that is wrong. Arguments as of `lora_parameters`.
 
         Raises:
             ConfigError: a target is no linear module of a layer.
         """
         sides = {name: min(self.modules[name]) for name in self._targets(targets)}
+        try:
+            check_pattern({path: sides[path.rsplit(".", 1)[-1]] for path in self._paths(targets)}, pattern or {})
+        except ConfigError as error:
+            return error.problems
         widest = max(sides, key=sides.__getitem__)
         if r <= sides[widest]:
             return []
@@ -232,6 +259,12 @@ class Geometry:
     def _widths(self) -> tuple[int, int, int, int]:
         q, k = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         return self.hidden_size, self.intermediate_size, q, k
+
+    def _paths(self, targets: Targets) -> list[str]:
+        """Paths of the targets in all layers, as a LLaMA has them."""
+        parents = {name: "mlp" if name.startswith(("gate", "up", "down")) else "self_attn" for name in self.modules}
+        layers, names = range(self.num_hidden_layers), self._targets(targets)
+        return [f"model.layers.{layer}.{parents[name]}.{name}" for layer in layers for name in names]
 
     def _targets(self, targets: Targets) -> list[str]:
         known = self.modules

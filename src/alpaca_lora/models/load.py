@@ -14,8 +14,8 @@ from ..config import shown
 from ..errors import ConfigError, ModelError
 from .demo import demo_model
 from .distributed import processes
-from .fingerprint import check_weights
 from .folder import what_is
+from .hub import pretrained, with_commit
 from .quantization import keep_trainable, quantization
 from .tokenizer import cannot_load, check_readable
 from .tokenizer import check_pairing as check_pairing
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 def resolve_base(base_model: str) -> str:
-    """Folder or hub id of a base model; `demo` becomes the demo model's folder, made on first use.
+    """Folder of a base model, or its hub id with the commit it is at now (`owner/name@COMMIT`, see hub.py); `demo`
+    becomes the demo model's folder, made on first use.
 
     Raises:
         ModelError: the path is an adapter, holds no model, or its files point outside it.
@@ -41,7 +42,7 @@ def resolve_base(base_model: str) -> str:
         long = len(base_model) > 255
         if base_model.startswith((".", "/", "~")) or base_model.count("/") > 1 or beside or long:
             raise ModelError(f"base_model: no such folder: {shown(base_model)}. Give a folder, a hub id, or 'demo'.")
-        return base_model
+        return with_commit(base_model)
     if (path / "adapter_config.json").exists():
         raise ModelError(
             f"base_model: {base_model!r} is an adapter, not a base model. Merge it first "
@@ -64,7 +65,7 @@ def load_config(base_model: str) -> Any:
 
     check_readable(base_model, "config.json")
     try:
-        return AutoConfig.from_pretrained(base_model, trust_remote_code=False)
+        return AutoConfig.from_pretrained(**pretrained(base_model), trust_remote_code=False)
     except Exception as error:  # transformers raises dozens of types for values it did not expect
         raise ModelError(cannot_load("config", base_model, error, "config.json")) from error
 
@@ -92,17 +93,19 @@ def load_model(base_model: str, placement: Placement, bits: int | None = None) -
         )
     _check_generation_config(base_model)
     check_stored(base_model, config)
-    check_weights(base_model)
-    quantized = {} if bits is None else quantization(bits, placement)
+    if bits is not None:
+        where = quantization(bits, placement)
+    else:  # a GPU's weights go there one by one: the host may have less memory than the model is large
+        where = {"device_map": {"": placement.device}} if placement.device.type == "cuda" else {}
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            base_model,
+            **pretrained(base_model),
             dtype=placement.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, with names
-            **quantized,
+            **where,
         )
     except (MemoryError, torch.OutOfMemoryError, ImportError):
         raise
@@ -147,14 +150,16 @@ class Placement:
     dtype: torch.dtype
 
     @classmethod
-    def choose(cls, dtype: str = "auto") -> Placement:
+    def choose(cls, dtype: str = "auto", float16: bool = False) -> Placement:
         """The best device here, and a dtype it is good at.
 
-        CUDA with bfloat16 units (compute capability 8.0 and up) gets bfloat16. Everything else gets float32: float16
-        needs loss scaling and has produced zero and NaN losses, and bfloat16 was no faster on the CPUs tried.
+        CUDA with bfloat16 units (compute capability 8.0 and up) gets bfloat16, and CUDA without them float16 if
+        `float16`. Everything else gets float32: bfloat16 was no faster on the CPUs tried.
 
         Args:
-            dtype: "auto", "float32" or "bfloat16".
+            dtype: "auto", "float32", "bfloat16" or "float16".
+            float16: It will do: there are no gradients, or they will be scaled; without that, float16 has produced zero
+                and NaN losses.
 
         Raises:
             ConfigError: bfloat16 was asked for on a CUDA device without it.
@@ -168,8 +173,10 @@ class Placement:
             has_bfloat16 = device.type == "cpu"
         if dtype == "bfloat16" and not has_bfloat16:
             raise ConfigError(f"dtype: 'bfloat16' is not supported by this device ({device}); use dtype=float32.")
-        if dtype == "auto":
-            dtype = "bfloat16" if has_bfloat16 and device.type == "cuda" else "float32"
+        if dtype == "auto" and device.type == "cuda":
+            dtype = "bfloat16" if has_bfloat16 else "float16" if float16 else "float32"
+        elif dtype == "auto":
+            dtype = "float32"
         return cls(device, getattr(torch, dtype))
 
 

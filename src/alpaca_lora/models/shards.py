@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import AdapterError, ModelError
 from ..files import unfinished
-from .fingerprint import check_weights
+from .hub import LOADED, split_revision
 from .load import resolve_base
 from .weight_files import INDEX as INDEX
 from .weight_files import SINGLE as SINGLE
@@ -120,17 +120,16 @@ def base_folder(base_model: str | Path) -> Path:
     """The folder of a model given as a folder, a hub id (downloaded where it is not yet) or `demo`.
 
     Raises:
-        ModelError: there is none, it is an adapter, it holds pickles only, its files point outside it, or it is a
-            merged or fully tuned model that was damaged since.
+        ModelError: there is none, it is an adapter, it holds pickles only, or its files point outside it.
     """
     resolved = resolve_base(str(base_model))
     if os.path.exists(resolved):
-        check_weights(resolved)
         return Path(resolved)
     from huggingface_hub import snapshot_download
 
+    repo, revision = split_revision(resolved)
     try:
-        found = snapshot_download(resolved, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"])
+        found = snapshot_download(repo, revision=revision, allow_patterns=LOADED)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..textfiles import read_json_file
+from .hub import pretrained
 
 _SPECIALS = ("unk_token", "bos_token", "eos_token")
 _FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -32,10 +33,10 @@ def load_tokenizer(base_model: str) -> Any:
 
     check_readable(base_model, *_FILES)
     try:
-        settings = get_tokenizer_config(base_model)
+        settings = get_tokenizer_config(**pretrained(base_model))
         # An empty text is no token: transformers would look for it, take <unk> instead, and look for that, forever.
         empty: dict[str, Any] = {name: None for name in (*_SPECIALS, "pad_token") if _text(settings.get(name)) == ""}
-        tokenizer = AutoTokenizer.from_pretrained(base_model, trust_remote_code=False, **empty)
+        tokenizer = AutoTokenizer.from_pretrained(**pretrained(base_model), trust_remote_code=False, **empty)
         vocabulary = Path(getattr(tokenizer, "vocab_file", None) or "")
         if vocabulary.suffix == ".model" and not vocabulary.with_name("tokenizer.json").exists():
             tokenizer = _from_sentencepiece(tokenizer, base_model, vocabulary, settings)
@@ -159,7 +160,7 @@ def _from_sentencepiece(tokenizer: Any, base_model: str, vocabulary: Path, setti
 
     if agrees(tokenizer) and not missing:
         return tokenizer
-    if agrees(made := LlamaTokenizer.from_pretrained(base_model, **missing)):
+    if agrees(made := LlamaTokenizer.from_pretrained(**pretrained(base_model), **missing)):
         return made
     if agrees(tokenizer):
         return tokenizer

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ModelError
 from ..textfiles import read_json_file
+from .hub import split_revision
 from .tokenizer import cannot_load
 
 SINGLE = "model.safetensors"
@@ -36,15 +37,16 @@ def weight_files(base_model: str) -> list[str]:
     """
     from transformers.utils.hub import cached_file
 
-    name = SINGLE
+    name, (repo, revision) = SINGLE, split_revision(base_model)
+    at: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        single = cached_file(base_model, SINGLE, _raise_exceptions_for_missing_entries=False)
+        single = cached_file(repo, SINGLE, _raise_exceptions_for_missing_entries=False, **at)
         if single is not None:
             return [single]
-        index = cached_file(base_model, INDEX)
+        index = cached_file(repo, INDEX, **at)
         found = []
         for name in sorted(set(weight_map(Path(index)).values())):
-            found.append(cached_file(base_model, name))
+            found.append(cached_file(repo, name, **at))
         return found
     except OSError as error:
         if not os.path.isdir(base_model):

@@ -8,7 +8,7 @@ from ..config import FinetuneConfig, load_recipe
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..data.report import DataReport
+    from ..data.preview import DataReport
     from .estimate import Count, Plan
     from .time import Work
 
@@ -20,7 +20,7 @@ def plan(
     gpus: int = 1,
     data: Any = None,
     price: float | None = None,
-    utilisation: float = 0.4,
+    utilisation: float = 0.34,
     gpu_memory: float | None = None,
     gpu_tflops: float | None = None,
     **settings: Any,
@@ -34,7 +34,7 @@ def plan(
         data: Records, as for `finetune`, whose tokens are counted as they would be laid out; Alpaca's mean if left
             out, unless the recipe's are the built-in ones. Nothing is fetched.
         price: Price of one GPU for an hour, in a currency of yours.
-        utilisation: Share of the card's peak rate that the run reaches, in (0, 1]; 0.4 is an assumption.
+        utilisation: Share of the card's peak rate that the run reaches, in (0, 1]; 0.34 is computed, not measured.
         gpu_memory: GiB of a GPU.
         gpu_tflops: 10^12 operations per second at its peak, dense, in bfloat16.
         **settings: Fields of `FinetuneConfig`; they win over the recipe.
@@ -74,20 +74,20 @@ def inspect(data: Any, base_model: str, **settings: Any) -> DataReport:
     Raises:
         ConfigError, DataError, ModelError: as `finetune` would.
     """
-    from ..data.report import DataReport
+    from ..data.preview import DataReport
     from ..models.load import resolve_base
     from .preparation import prepare
 
     config = FinetuneConfig.make(data=data, base_model=base_model, output_dir=".", **{"val_set_size": 0, **settings})
     prepared = prepare(config, resolve_base(base_model))
-    return DataReport(prepared.records, prepared.train, prepared.encoder)
+    return DataReport(prepared.records, prepared.train, prepared.encoder, prepared.mixture)
 
 
 def _counted(config: FinetuneConfig) -> Count:
     """Counts the work of settings on the data of `config`, which are read and encoded once."""
-    from ..data.counts import count_pack
+    from ..data.pack_counts import count_pack
     from ..data.plan import Planner
-    from ..data.steps import StepDataset
+    from ..data.step_dataset import StepDataset
     from ..models.load import resolve_base
     from .memory import MicroBatchSize
     from .preparation import prepare
@@ -97,7 +97,8 @@ def _counted(config: FinetuneConfig) -> Count:
 
     def count(changed: FinetuneConfig, tokens: int, ranks: int) -> Work:
         multiple = 1 if changed.layout == "padded" else 128
-        planner = Planner(prepared.train, changed.layout, tokens, ranks, multiple)
+        whole = changed.objective != "sft"
+        planner = Planner(prepared.train, changed.layout, tokens, ranks, multiple, prepared.mixture, whole)
         steps = StepDataset(planner, changed.batch_size, changed.seed, 1)
         packs = [MicroBatchSize(*count_pack(steps[index])) for index in range(len(steps))]
         total = changed.total_steps(steps.steps_per_epoch)

@@ -23,7 +23,7 @@ class Card:
     tflops: float
     """10^12 operations per second at peak, dense, in `dtype`, summed in float32."""
     dtype: Dtype = "bfloat16"
-    """float32 for cards without bfloat16: a run on them is in float32 too."""
+    """float16 for cards without bfloat16: what a run on them chooses."""
 
 
 CARDS = {
@@ -39,9 +39,9 @@ CARDS = {
         Card("a10g", 22.5, 70),
         Card("rtx3090", 24, 71),
         Card("rtx4090", 24, 165),
-        Card("t4", 15, 8.1, "float32"),
-        Card("v100-16g", 16, 15.7, "float32"),  # SXM2
-        Card("v100-32g", 32, 15.7, "float32"),
+        Card("t4", 15, 65, "float16"),
+        Card("v100-16g", 16, 125, "float16"),  # SXM2
+        Card("v100-32g", 32, 125, "float16"),
     )
 }
 

@@ -67,10 +67,10 @@ class Plan:
             problems.append(f"price: {self.price} must be a number of at least 0.")
         if self.gpus > self.config.batch_size:
             problems.append(f"batch_size: {self.config.batch_size} examples cannot be split over {self.gpus} GPUs.")
-        if self.config.dtype == "bfloat16" and self.card.dtype == "float32":
-            problems.append(f"dtype: {self.card.name} has no bfloat16; use dtype=float32.")
+        if self.config.dtype == "bfloat16" and self.card.dtype != "bfloat16":
+            problems.append(f"dtype: {self.card.name} has no bfloat16; use dtype=auto.")
         if self.config.method != "full":
-            problems += self.shape.rank_problems(self.config.lora_r, self.config.lora_target_modules)
+            problems += self.shape.rank_problems(*self.config.lora_shape)
         if problems:
             raise ConfigError(problems)
 
@@ -90,6 +90,8 @@ class Plan:
     def formula(self) -> MemoryModel:
         """Its memory."""
         dtype = self.card.dtype if self.config.dtype == "auto" else self.config.dtype
+        if self.config.dtype == "auto" and self.config.fsdp and dtype == "float16":
+            dtype = "float32"  # as a run would choose
         return MemoryModel(self.config, self.shape, dtype, self.gpus)
 
     @cached_property
@@ -170,7 +172,7 @@ class Plan:
         ]
         for moment, memory in moments.items():
             lines.append(f"{moment:<16}" + "".join(f"{part / GIB:12.2f}" for part in [*memory, memory.total]))
-        formula, assumed = self.formula, "assumed" if self.utilisation == UTILISATION else "given"
+        formula, source = self.formula, "computed" if self.utilisation == UTILISATION else "given"
         lines += [
             f"Host: {formula.saving_host / GIB:.1f} GiB to save the result, {formula.merging_host() / GIB:.1f} GiB to "
             f"merge an adapter and compare ({formula.merging_host(False) / GIB:.1f} without comparing).",
@@ -180,7 +182,7 @@ class Plan:
             "allocators lose. Computed, not measured on a GPU.",
             f"Micro-batches of at most {self.max_tokens:,} tokens{' (auto)' * (config.max_tokens == 'auto')}.",
             f"Time: {_hours(self.seconds)} for {self.work.steps:,} steps and {self.work.tokens:,.0f} tokens, at "
-            f"{self.utilisation:.0%} of {card.tflops:g} TFLOP/s ({assumed}). Counted: {self.work.source}.",
+            f"{self.utilisation:.0%} of {card.tflops:g} TFLOP/s ({source}). Counted: {self.work.source}.",
         ]
         lines += remarks(config, self.work.steps_per_epoch, config.val_set_size > 0)
         if config.fsdp and self.gpus == 1:

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..config import FinetuneConfig
-from ..models.geometry import DTYPE_BYTES, Dtype, Geometry, StateBytes
+from ..models.geometry import DTYPE_BYTES, Dtype, Geometry, StateBytes, logit_rows
 from .cards import GIB
 
-LOGIT_ROWS = 512  # training/loss.py: most rows of logits that exist at a time
 FILE_BYTES = 2 * 10**9  # training/fsdp.py: of the model's files, each of which is put together on the host
 CUDA_BYTES, ROOM = GIB, 0.1  # CUDA itself; what the allocator loses, of all that comes and goes
 
@@ -102,7 +101,7 @@ class MemoryModel:
         held = Memory(state.weights, 0.0, state.optimizer, self._gathered or self._unpacked, 0.0, 0.0)
         wide = 4 if "up_proj" in (self.config.lora_target_modules or ()) or self._everywhere else 3
         layer = held._replace(activations=self._width * (4 * h + wide * m) * batch.tokens)
-        hidden = self._width * h * (2 * batch.tokens + batch.predicted)
+        hidden = self._width * h * (batch.tokens + batch.predicted)
         loss = held._replace(activations=hidden, logits=self._rows_of_logits(batch) + self._head_copy)
         return max(layer, loss, key=lambda each: each.total)
 
@@ -121,7 +120,7 @@ class MemoryModel:
 
     def merging_host(self, certify: bool = True) -> float:
         """Bytes of host memory a merge takes: the model in float32 and a tenth where logits are compared
-        (adapters/certificate.py), else the adapter and three times the largest tensor (adapters/merge.py)."""
+        (adapters/certificate.py), else the adapter and three times the largest tensor (adapters/merging.py)."""
         return 4.4 * self.shape.parameters if certify else 4 * self._lora + 12 * self.shape.head_parameters
 
     @property
@@ -134,7 +133,10 @@ class MemoryModel:
 
     @property
     def _lora(self) -> int:
-        return 0 if self._full else self.shape.lora_parameters(self.config.lora_r, self.config.lora_target_modules)
+        if self._full:
+            return 0
+        rows = len(self.config.new_tokens or ()) * self.shape.hidden_size * (2 - self.shape.tie_word_embeddings)
+        return self.shape.lora_parameters(*self.config.lora_shape) + rows
 
     @property
     def _shards(self) -> int:
@@ -180,14 +182,16 @@ class MemoryModel:
         hidden = 2 * width * batch.predicted * shape.hidden_size
         rows = self._rows_of_logits(batch)
         if not self._full:
-            return rows + hidden
-        chunk = (4 + 2 * narrow) * _chunk_rows(batch) * shape.vocab_size
+            # With new tokens the head is copied with their rows in it, and has a gradient, of which theirs are kept.
+            new = 2 * width + 4 + 4 * narrow if self.config.new_tokens else 0
+            return rows + hidden + new * shape.head_parameters
+        chunk = (4 + 2 * narrow) * self._chunk_rows(batch) * shape.vocab_size
         chunk += (width + 4 * narrow) * shape.head_parameters
         return 4 * shape.head_parameters + max(rows, chunk) + hidden + self._head_copy
 
     def _rows_of_logits(self, batch: MicroBatchSize) -> float:
         """A chunk's logits and log-softmax, in float32."""
-        return 8.0 * _chunk_rows(batch) * self.shape.vocab_size
+        return 8.0 * self._chunk_rows(batch) * self.shape.vocab_size
 
     def _kept(self, batch: MicroBatchSize, at_loss: bool) -> float:
         """Activations at the loss, or in the last layer's backward pass: with checkpointing, that layer's are there
@@ -240,7 +244,7 @@ class MemoryModel:
     def _everywhere(self) -> bool:
         return self.config.lora_target_modules == "all-linear"
 
-
-def _chunk_rows(batch: MicroBatchSize) -> int:
-    """Rows of the largest chunk of logits: chunks are even."""
-    return math.ceil(batch.predicted / max(math.ceil(batch.predicted / LOGIT_ROWS), 1))
+    def _chunk_rows(self, batch: MicroBatchSize) -> int:
+        """Rows of the largest chunk of logits: chunks are even."""
+        most = logit_rows(self.shape.vocab_size, self.on_cpu)
+        return math.ceil(batch.predicted / max(math.ceil(batch.predicted / most), 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
@@ -13,7 +14,17 @@ _USUAL: dict[str, Any] = {entry.name: entry.default for entry in fields(Finetune
 
 
 def check_schedule(config: FinetuneConfig, steps_per_epoch: int, validated: bool) -> list[str]:
-    """`remarks` of a run; ConfigError where its learning rate would be 0 in every step."""
+    """`remarks` of a run.
+
+    Raises:
+        ConfigError: its learning rate would be 0 in every step, or evaluations are to decide and there is nothing to
+            evaluate.
+    """
+    needing = [name for name in ("early_stopping_patience", "keep") if getattr(config, name) != _USUAL[name]]
+    if needing and not validated:
+        raise ConfigError(
+            [f"{name}: needs validation records, and there are none. Set val_set_size or val_data." for name in needing]
+        )
     if config.warmup_count(1) >= config.total_steps(steps_per_epoch) == 1:
         raise ConfigError(
             f"warmup_steps: {config.warmup_count(1):,} of {_counted(config, steps_per_epoch)}: a warm-up begins at "
@@ -33,6 +44,11 @@ def remarks(config: FinetuneConfig, steps_per_epoch: int, validated: bool) -> It
     total = config.total_steps(steps_per_epoch)
     warmup = config.warmup_count(total)
     counted, peak = _counted(config, steps_per_epoch), config.learning_rate
+    if config.objective != "sft" and peak == _USUAL["learning_rate"]:
+        yield (
+            f"learning_rate: {peak:g} is the default, which is for fine-tuning. Preferences are learned at far lower "
+            "rates: the recipe alpaca-dpo-7b has 5e-06."
+        )
     if warmup >= total:
         reached = (total - 1) / warmup
         yield (
@@ -57,6 +73,15 @@ def remarks(config: FinetuneConfig, steps_per_epoch: int, validated: bool) -> It
         )
     if validated and config.eval_steps > total and config.eval_steps != _USUAL["eval_steps"]:
         yield f"eval_steps: {config.eval_steps:,} of {counted}: evaluated before the first and after the last one only."
+    evaluations, patience = math.ceil(total / config.eval_steps), config.early_stopping_patience
+    after = f"of {counted} with eval_steps={config.eval_steps:,} there are {evaluations:,} once training has begun"
+    if validated and patience is not None and patience >= evaluations:
+        yield (
+            f"early_stopping_patience: {patience:,} evaluations without a gain, and {after}, the last of them at the "
+            f"end: it never ends the run early. Lower it{_fitting(total, patience)}."
+        )
+    if validated and config.keep == "best" and evaluations == 1 < total:
+        yield f"keep: best of the evaluations, and {after}: it is the last. Lower eval_steps, e.g. to {-(-total // 5)}."
     if config.save_steps > total and config.save_steps != _USUAL["save_steps"]:
         yield f"save_steps: {config.save_steps:,} of {counted}: the only checkpoint is that of the last step."
 
@@ -67,6 +92,11 @@ def _counted(config: FinetuneConfig, steps_per_epoch: int) -> str:
     if config.max_steps is not None:
         return f"{steps} (max_steps)"
     return f"{steps} ({steps_per_epoch:,} an epoch x {config.num_epochs:g} epoch{'s' * (config.num_epochs != 1)})"
+
+
+def _fitting(total: int, patience: int) -> str:
+    """Advice on `eval_steps`, where the run has room for more evaluations than `patience`."""
+    return f", or eval_steps to {total // (patience + 1):,} or less" if total > patience else ""
 
 
 def _fraction(config: FinetuneConfig, total: int) -> str:

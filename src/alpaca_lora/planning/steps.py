@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ..config import FinetuneConfig
+from ..data.mixture import Mixture
 from ..data.plan import Planner
-from ..data.steps import StepDataset
+from ..data.step_dataset import StepDataset
 from ..data.tokens import Examples
-from ..models.attention import BLOCK, runs_packs
+from ..models.attention import BLOCK, runs_packs, takes_blocks
 from ..models.distributed import from_first_rank, processes
 from ..models.geometry import Dtype, Geometry
 from ..models.load import Placement
@@ -21,7 +22,13 @@ from .memory import MemoryModel
 CPU_TOKENS = 1024  # matrix products run at their full rate from here on; 2,048 took as long and 1.2 GiB more
 
 
-def plan_steps(config: FinetuneConfig, model_config: Any, examples: Examples, placement: Placement) -> StepDataset:
+def plan_steps(
+    config: FinetuneConfig,
+    model_config: Any,
+    examples: Examples,
+    placement: Placement,
+    mixture: Mixture | None = None,
+) -> StepDataset:
     """The steps of a run.
 
     A model that is not plain causal in every layer is trained `padded`, with a warning.
@@ -41,11 +48,12 @@ def plan_steps(config: FinetuneConfig, model_config: Any, examples: Examples, pl
         tokens = max(_auto_tokens(config, model_config, placement), config.cutoff_len)
     else:
         tokens = config.max_tokens
-    multiple = BLOCK if placement.device.type == "cuda" and layout != "padded" else 1
-    planner = Planner(examples, layout, tokens, processes().num_processes, multiple)
+    multiple = BLOCK if layout != "padded" and takes_blocks(placement.device) else 1
+    whole = config.objective != "sft"
+    planner = Planner(examples, layout, tokens, processes().num_processes, multiple, mixture, whole)
     epochs = config.num_epochs
     if config.max_steps is not None:
-        epochs = config.max_steps / max(len(examples) // config.batch_size, 1)
+        epochs = config.max_steps / max(planner.epoch_records // config.batch_size, 1)
     return StepDataset(planner, config.batch_size, config.seed, epochs)
 
 
@@ -53,7 +61,7 @@ def _auto_tokens(config: FinetuneConfig, model_config: Any, placement: Placement
     """Tokens of a micro-batch that use the device well: on a CPU a fixed number, on a GPU what should fit."""
     if placement.device.type != "cuda":
         return CPU_TOKENS
-    dtype: Dtype = "bfloat16" if placement.dtype == torch.bfloat16 else "float32"
+    dtype = cast(Dtype, str(placement.dtype).removeprefix("torch."))
     formula = MemoryModel(config, Geometry.of(model_config), dtype, processes().num_processes)
     free_bytes, _ = torch.cuda.mem_get_info(placement.device)
     return from_first_rank(auto_tokens(formula, free_bytes))  # ranks may differ in what is free, not in their packs

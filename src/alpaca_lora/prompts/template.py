@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..config import shown
-from ..errors import TemplateError, did_you_mean
+from ..errors import TemplateError, did_you_mean, same_word
 from ..textfiles import parse_json, read_text_file
 
 _KEYS = ("description", "prompt_input", "prompt_no_input", "response_split")
@@ -90,7 +90,7 @@ class Template:
 
         Args:
             instruction: What to do.
-            input: Context; `prompt_no_input` is used where it is empty.
+            input: Context; `prompt_no_input` is used if it is empty.
         """
         values = {"instruction": instruction, "input": input}
         text = self.prompt_input if input else self.prompt_no_input
@@ -98,8 +98,13 @@ class Template:
             literal + (values[field] if field else "") for literal, field, _, _ in string.Formatter().parse(text)
         )
 
+    @property
+    def own_text(self) -> str:
+        """What it says itself, around instruction and input."""
+        return "\n".join((self.prompt("", "x"), self.prompt("", "")))
+
     def to_dict(self) -> dict[str, str]:
-        """The template's name and bytes, as the contract stores them; `warning` only where there is one."""
+        """The template's name and bytes, as the contract stores them; `warning` only if there is one."""
         return {key: value for key, value in asdict(self).items() if value or key != "warning"}
 
     @property
@@ -121,9 +126,12 @@ def _read(name: str) -> tuple[str, str]:
     if os.path.isfile(name):
         return read_text_file(name, TemplateError, "Give a text file in UTF-8.", _MAX_BYTES), name
     names = template_names()
+    if known := same_word(name, names):
+        return _read(known)
     raise TemplateError(
         f"prompt_template: {shown(name)} is neither a packaged template nor a file."
-        f"{did_you_mean(name, names)} Packaged: {', '.join(names)}."
+        f"{did_you_mean(name, names)} Packaged: {', '.join(names)}. A chat template: chat, the base's own, "
+        "or a .jinja file."
     )
 
 

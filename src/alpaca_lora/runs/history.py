@@ -3,6 +3,10 @@
 {"step": 1, "epoch": 0.07, "loss": 2.31, "learning_rate": 3e-05, "grad_norm": 0.9, "supervised_tokens": 1204,
  "computed_tokens": 2310, "seconds": 4.1}
 {"step": 0, "epoch": 0, "eval_loss": 2.18}
+
+Lines of preference training also have means over the step's pairs (an evaluation's over all, with `eval_` before the
+name): "rewards/chosen", "rewards/rejected", "rewards/margins" (their difference), "rewards/accuracies" (how often the
+chosen answer's is the higher one).
 """
 
 from __future__ import annotations

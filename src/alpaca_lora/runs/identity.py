@@ -24,12 +24,27 @@ from ..models.demo import cache_dir
 
 _MAY_DIFFER = {
     # `data`, `base_model`, `adapter` and `prompt_template` count by their content, not by where it is
-    *("data", "base_model", "adapter", "prompt_template", "columns", "output_dir", "resume"),
-    *("max_tokens", "gradient_checkpointing", "cpu_offload", "sample_instructions"),
-    *("eval_steps", "save_steps", "save_total_limit", "report_to"),
+    *("data", "val_data", "base_model", "adapter", "prompt_template", "columns", "output_dir", "resume"),
+    *("max_tokens", "gradient_checkpointing", "compile", "cpu_offload", "sample_instructions"),
+    *("eval_steps", "save_steps", "save_total_limit", "stop_after", "report_to"),
 }
+_LATER: dict[str, Any] = {
+    "rank_pattern": None,
+    "new_tokens": None,
+    "early_stopping_patience": None,
+    "early_stopping_threshold": 0.0,
+    "keep": "last",
+    "neftune_noise_alpha": None,
+    "objective": "sft",
+    "beta": 0.1,
+    "label_smoothing": 0.0,
+}
+"""Settings that came after the first release, with their defaults: at these they are no part of an identity, so that
+runs begun before there were such settings go on."""
 _CONTENT = {
     "parent": "the adapter to start from",
+    "mixture": "the weights or counts of the sources",
+    "validation": "the records of val_data",
     "records": "the records",
     "base_fingerprint": "the base model's weights",
     "tokenizer_fingerprint": "the tokenizer",
@@ -64,29 +79,33 @@ def seal_of(data: Mapping[str, Any]) -> str:
 
 def settings_of(config: FinetuneConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change a run's numbers, as JSON gives them back."""
-    values = config.to_dict() if isinstance(config, FinetuneConfig) else config
-    return {key: value for key, value in json.loads(json.dumps(values)).items() if key not in _MAY_DIFFER}
+    values = json.loads(json.dumps(config.to_dict() if isinstance(config, FinetuneConfig) else config))
+    evaluations_decide = values.get("early_stopping_patience") is not None or values.get("keep") == "best"
+    may_differ = _MAY_DIFFER - {"eval_steps"} if evaluations_decide else _MAY_DIFFER
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in may_differ and not (key in _LATER and value == _LATER[key])
+    }
 
 
 def identity_of(
-    config: FinetuneConfig | Mapping[str, Any],
-    records: str,
-    contract: Mapping[str, Any],
-    parent: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any], records: str, contract: Mapping[str, Any], beside: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A run's identity, of a run that starts or from the alpaca_lora.json of one that has.
+    """A run's identity.
 
     Args:
         config: Its settings.
         records: Fingerprint of its records.
         contract: The contract, as a mapping.
-        parent: What alpaca_lora.json says of the adapter it starts from, if any.
+        beside: What not every run has, None where it has it not: `parent`, SHA-256 of the weights of the adapter it
+            starts from; `mixture`, weight or count of each source; `validation`, the fingerprint of `val_data`.
     """
     return {
         "settings": settings_of(config),
         "records": records,
-        **{key: contract[key] for key in _CONTENT if key not in ("parent", "records")},
-        **({"parent": parent["sha256"]} if parent else {}),
+        **{key: contract[key] for key in _CONTENT if key != "records" and key not in beside},
+        **{key: value for key, value in beside.items() if value is not None},
     }
 
 
@@ -102,11 +121,13 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         before: `settings_of` the run when it began.
         now: `settings_of` it now.
     """
+    keys = sorted((before.keys() | now.keys()) - (_MAY_DIFFER & (before.keys() ^ now.keys())))
+    pairs = {key: (before.get(key, _LATER.get(key)), now.get(key, _LATER.get(key))) for key in keys}
     differ = [
-        f"resume: {key} was {before.get(key)!r} and is {now.get(key)!r} now; a run is continued with its own settings "
-        "only."
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        f"resume: {key} was {old!r} and is {new!r} now; a run is continued with its own settings only. "
+        "Give it as it was, or begin a new run in another output_dir."
+        for key, (old, new) in pairs.items()
+        if old != new
     ]
     if differ:
         raise ConfigError(differ)

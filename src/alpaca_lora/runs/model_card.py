@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
+
+import yaml
+
+from ..models.hub import hub_name
+from .regressions import LIMIT, ROWS, Regressions
+from .run_card import kept_weights
+from .run_file import Ancestor, DataSource, RunFile
 
 _LIMITS = """## Limits
 
@@ -17,37 +26,56 @@ may not be used to train competing models under that host's terms, and LLaMA 1 a
 non-commercial research only.
 """
 
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as --max-lora-rank."""
+_CARD_HEAD = re.compile(r"\A---\r?\n(.*?)\r?\n---(?:\r?\n|\Z)", re.DOTALL)
 
-def model_card(content: dict[str, Any], warning: str = "") -> str:
-    """A model card in Markdown.
 
-    Args:
-        content: What alpaca_lora.json holds: config, data, metrics.
-        warning: The template's warning; it stands at the top.
+def card_head(card: str) -> Any:
+    """What a card's head says, between its first two lines of `---`; None where there is none.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
     """
-    config, data, metrics = content["config"], content["data"], content["metrics"]
+    found = _CARD_HEAD.match(card)
+    return yaml.safe_load(found[1]) if found else None
+
+
+def model_card(run_file: RunFile) -> str:
+    """A finished run's model card in Markdown; the template's warning, if it has one, stands at the top."""
+    config, data, metrics = run_file.config, run_file.data, run_file.metrics
+    assert data is not None and metrics is not None
+    warning = run_file.contract.load_template().warning
     base = config["base_model"]
     full = config["method"] == "full"
     rows = {
         "method": "full fine-tuning" if full else _lora(config),
-        "batch size": f"{config['batch_size']} examples",
+        **({"objective": _objective(config)} if config.get("objective", "sft") != "sft" else {}),
+        "batch size": f"{config['batch_size']} {'pairs' if config.get('objective', 'sft') != 'sft' else 'examples'}",
         "learning rate": f"{config['learning_rate']:g}, {config['lr_scheduler']}",
         "optimizer steps": metrics["steps"],
+        **({"ended": metrics["stopped_early"]} if metrics.get("stopped_early") else {}),
+        **({"kept": kept_weights(metrics)} if kept_weights(metrics) else {}),
         "cutoff": f"{config['cutoff_len']} tokens",
         "template": config["prompt_template"],
+        **(
+            {"new tokens": " ".join(f"`{token}`" for token in config["new_tokens"])} if config.get("new_tokens") else {}
+        ),
         "seed": config["seed"],
-        **_ancestors(content.get("parent")),
+        **_ancestors(run_file.parent),
     }
     results = {
         "training loss, last step": metrics["loss"],
         "validation loss before": metrics["eval_loss_before"],
         "validation loss after": metrics["eval_loss_after"],
     }
+    if metrics.get("best_step") not in (None, metrics.get("kept_step")):
+        results[f"lowest validation loss, after step {metrics['best_step']}"] = metrics["eval_loss_best"]
+    if rewards := metrics.get("rewards"):
+        results["pairs with the chosen answer rewarded higher"] = rewards["accuracy"]
+        results["mean difference of the two rewards"] = rewards["margin"]
     lines = [
-        "---",
-        "library_name: transformers" if full else "library_name: peft",
-        "tags: [alpaca-lora]" if full else "tags: [alpaca-lora, lora]",
-        "---",
+        *_head(base, adapter=not full),
         "",
         f"# {'Model' if full else 'LoRA adapter'} made with alpaca_lora",
         "",
@@ -55,12 +83,13 @@ def model_card(content: dict[str, Any], warning: str = "") -> str:
         f'Base model: `{base}`. Use it with `alpaca-lora generate THIS_FOLDER "instruction"`, which keeps the prompt '
         "template and the stop token it was trained with.",
         "",
+        *([] if full else _elsewhere(base, config)),
         "## Data",
         "",
-        f"`{data['source']}`: {data['train_records']} records to train on, {data['validation_records']} to validate "
-        f"(content sha256 `{data['fingerprint'][:16]}`). "
-        f"{sum(data['dropped'].values())} dropped, {data['truncated']} truncated.",
-        *(f"\n- `{one['source']}`: {one['rows']} rows" for one in data.get("sources", ())),
+        f"`{data.source}`: {data.train_records} records to train on, {data.validation_records} to validate "
+        f"(content sha256 `{data.fingerprint[:16]}`). "
+        f"{sum(data.dropped.values())} dropped, {data.truncated} truncated.",
+        *(f"\n- `{part.source}`: {part.rows} rows{_share(part)}" for part in data.sources or ()),
         "",
         "## Recipe",
         "",
@@ -72,9 +101,36 @@ def model_card(content: dict[str, Any], warning: str = "") -> str:
         "",
         "![loss](loss.png)",
         "",
+        *(_against_base(run_file.regressions) if run_file.regressions else ()),
         _LIMITS,
     ]
     return "\n".join(lines)
+
+
+def _elsewhere(base: str, config: dict[str, Any]) -> list[str]:
+    """How other programs ask an adapter as it was trained."""
+    rank = max([config["lora_r"], *(config.get("rank_pattern") or {}).values()])
+    room = next((size for size in VLLM_RANKS if size >= rank), rank)
+    return [
+        "In other programs give tokenizer and chat template along: they take the base's own otherwise. vLLM: "
+        f"`vllm serve {hub_name(base) or base} --enable-lora --max-lora-rank {room} --lora-modules NAME=THIS_FOLDER "
+        "--tokenizer THIS_FOLDER --chat-template chat_template.jinja --dtype float32`, with the `chat_template.jinja` "
+        "that is here (in bfloat16, its default, answers differ). transformers and peft: "
+        '`AutoTokenizer.from_pretrained("THIS_FOLDER")` and its `apply_chat_template`. llama.cpp and Ollama: '
+        "`alpaca-lora merge`, then `alpaca-lora export`.",
+        "",
+    ]
+
+
+def _objective(config: Mapping[str, Any]) -> str:
+    smoothed = f", label smoothing {config['label_smoothing']:g}" if config["label_smoothing"] else ""
+    return f"{config['objective'].upper()}, beta {config['beta']:g}{smoothed}"
+
+
+def _share(part: DataSource) -> str:
+    """What was said of how much an epoch takes of a source."""
+    said = f", weight {part.weight:g}" if part.weight else f", {part.count} an epoch" if part.count else ""
+    return said + (f", commit {part.commit}" if part.commit else "")
 
 
 def merged_card(base: str, adapters: list[str], warning: str = "") -> str:
@@ -87,10 +143,7 @@ def merged_card(base: str, adapters: list[str], warning: str = "") -> str:
     """
     names = ", then ".join(f"`{name}`" for name in adapters)
     lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [alpaca-lora]",
-        "---",
+        *_head(base, adapter=False),
         "",
         "# Model merged with alpaca_lora",
         "",
@@ -103,13 +156,51 @@ def merged_card(base: str, adapters: list[str], warning: str = "") -> str:
     return "\n".join(lines)
 
 
-def _ancestors(parent: dict[str, Any] | None) -> dict[str, str]:
+def _against_base(changed: Regressions) -> list[str]:
+    """What training changed beside its task."""
+    return [
+        "## Against the base",
+        "",
+        *([f"> **Warning:** {changed.warning}", ""] if changed.warning else []),
+        "What training changed beside its task, in nats per token, with 95% intervals over texts. General texts are "
+        "150 short ones packaged with the library; of the probe's questions the first token of the answer is compared. "
+        f"A divergence above {LIMIT:g} on general texts is warned of: it goes with forgetting (arXiv 2509.04259, "
+        "2308.08747).",
+        "",
+        f"| | {' | '.join(column.replace('|', chr(92) + '|') for column in ROWS)} |",
+        "|---" * (len(ROWS) + 1) + "|",
+        *(f"| {' | '.join(row)} |" for row in changed.rows()),
+        "",
+        f"Change of the loss by kind of text: {changed.by_kind()}.",
+        "",
+    ]
+
+
+def _head(base: str, adapter: bool) -> list[str]:
+    """What the hub reads of a card; it knows bases by their names there only. The licence is its author's to add."""
+    known = hub_name(base)
+    return [
+        "---",
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        *([f"base_model: {known}", f"base_model_relation: {'adapter' if adapter else 'finetune'}"] if known else []),
+        "pipeline_tag: text-generation",
+        f"tags: [alpaca-lora{', lora' if adapter else ''}]",
+        "---",
+    ]
+
+
+def _new_tokens(config: dict[str, Any]) -> dict[str, str]:
+    tokens = config.get("new_tokens")
+    return {"new tokens": " ".join(f"`{token}`" for token in tokens)} if tokens else {}
+
+
+def _ancestors(parent: Ancestor | None) -> dict[str, str]:
     """The adapters it was trained on from, the nearest first."""
     found = []
     while parent:
-        data = f", data {parent['data'][:16]}" if parent["data"] else ""
-        found.append(f"`{parent['path']}` (sha256 `{parent['sha256'][:16]}`{data})")
-        parent = parent["parent"]
+        data = f", data {parent.data[:16]}" if parent.data else ""
+        found.append(f"`{parent.path}` (sha256 `{parent.sha256[:16]}`{data})")
+        parent = parent.parent
     return {"continues": ", which continues ".join(found)} if found else {}
 
 
@@ -118,7 +209,8 @@ def _lora(config: dict[str, Any]) -> str:
     shown = targets if isinstance(targets, str) else ", ".join(targets)
     name = "QLoRA" if config["method"] == "qlora" else "LoRA"
     base = " (base in 8 bits)" if config["load_in_8bit"] else ""
-    return f"{name}{base}, rank {config['lora_r']}, alpha {config['lora_alpha']:g}, on {shown}"
+    ranks = "".join(f", {rank} of {module}" for module, rank in (config.get("rank_pattern") or {}).items())
+    return f"{name}{base}, rank {config['lora_r']}{ranks}, alpha {config['lora_alpha']:g}, on {shown}"
 
 
 def _table(rows: dict[str, Any]) -> list[str]:

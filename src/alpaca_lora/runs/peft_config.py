@@ -6,6 +6,7 @@ where a model is called in its own way. In: an adapter's folder. Out: peft's con
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -62,17 +63,25 @@ _UNMERGED_INITS = ("mica",)
 BASE_CHANGING_INITS = ("pissa", "olora")  # peft changes the base alike each time; other such starts it cannot repeat
 
 
-def read_peft_config(folder: str | Path) -> Any:
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """What a folder's adapter_config.json says; AdapterError if it is damaged."""
+    return read_json_file(Path(folder) / CONFIG, AdapterError)
+
+
+def peft_config(folder: str | Path, content: Mapping[str, Any]) -> Any:
     """An adapter's config, which peft can apply on this base or another.
 
+    Args:
+        folder: The adapter's folder, for messages.
+        content: What `read_config` gave.
+
     Raises:
-        AdapterError: it is damaged, not peft's, or says what cannot be applied here; that is named.
+        AdapterError: it is not peft's, or says what cannot be applied here; that is named.
     """
     from peft import PeftConfig, __version__
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     path = Path(folder) / CONFIG
-    content = read_json_file(path, AdapterError)
     kind = content.get("peft_type")
     if kind is None:
         what, advice = what_is(folder)
@@ -137,5 +146,5 @@ def _start(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _listed(names: list[str], content: dict[str, Any]) -> str:
+def _listed(names: list[str], content: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={str(content[name])[:60]}" for name in names)

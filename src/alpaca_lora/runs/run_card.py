@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import FinetuneConfig
-from .contract import read_run_file, run_file_in_use
+from .benchmarks import Benchmarks
 from .history import read_history
+from .regressions import Regressions
+from .run_file import RUN_FILE, Metrics, RunFile, TrainingData
 
 _OUTER = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start; max-width: 60em"
 _CELL = "text-align: left; padding: 0.1em 0.8em 0.1em 0; vertical-align: top"
@@ -23,15 +25,16 @@ def run_card(folder: Path) -> str:
     Raises:
         AdapterError, DataError: its alpaca_lora.json or history.jsonl is damaged.
     """
-    content, history = read_run_file(folder), read_history(folder)
-    if not content:
+    run_file, history = RunFile.read(folder), read_history(folder)
+    if run_file is None:
         return f"<p>{escape(run_line(folder))}</p>"
-    with run_file_in_use(folder):
-        tables = [
-            _table("Run", {"folder": folder, **_progress(content, history)}),
-            _table("Settings", _settings(content["config"])),
-            _table("Data", _data(content["data"])),
-        ]
+    tables = [
+        _table("Run", {"folder": folder, **_progress(run_file.metrics, history)}),
+        *([_table("Against the base", _against_base(run_file.regressions))] if run_file.regressions else []),
+        *([_table("Benchmarks", _benchmarks(measured))] if (measured := Benchmarks.read(folder)) else []),
+        _table("Settings", _settings(run_file.config)),
+        _table("Data", _data(run_file.data) if run_file.data else {}),
+    ]
     picture = ""
     if history:
         from .plots import plot_history  # matplotlib, only where a picture is drawn
@@ -43,23 +46,50 @@ def run_card(folder: Path) -> str:
 
 def run_line(folder: Path) -> str:
     """The same in a line of text."""
-    content = read_run_file(folder)
-    with run_file_in_use(folder):
-        said = _progress(content, read_history(folder)) if content else {"alpaca_lora.json": "not there yet"}
+    run_file = RunFile.read(folder)
+    said = _progress(run_file.metrics, read_history(folder)) if run_file else {RUN_FILE: "not there yet"}
     return f"Run {folder}: " + "; ".join(f"{name}: {value}" for name, value in said.items()) + "."
 
 
-def _progress(content: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, str]:
-    metrics = content.get("metrics")
+def _progress(metrics: Metrics | None, history: list[dict[str, Any]]) -> dict[str, str]:
     if not metrics:
         done = max((line["step"] for line in history), default=0)
         return {"unfinished": f"{done} steps in its history; the same settings with resume='auto' go on"}
     found = {"steps": f"{metrics['steps']:,}", "training loss, last step": f"{metrics['loss']:.4f}"}
     if metrics["eval_loss_before"] is not None:
         found["validation loss"] = f"{metrics['eval_loss_before']:.4f} -> {metrics['eval_loss_after']:.4f}"
+    if rewards := metrics.get("rewards"):
+        found["rewards"] = f"chosen higher in {rewards['accuracy']:.0%}, by {rewards['margin']:.3f} on average"
+    if metrics.get("stopped_early"):
+        found["ended"] = str(metrics["stopped_early"])
+    if kept := kept_weights(metrics):
+        found["kept"] = kept
+    elif metrics.get("best_step") not in (None, metrics["steps"]):
+        found["lowest validation loss"] = f"{metrics['eval_loss_best']:.4f}, after step {metrics['best_step']:,}"
     found["tokens"] = f"{metrics['computed_tokens']:,} computed, {metrics['supervised_tokens']:,} with a loss"
     found["training took"] = f"{metrics['train_seconds']:,.0f} s"
     return found
+
+
+def kept_weights(metrics: Metrics) -> str:
+    """Whose weights a run's result has, in words; "" if they are those of its last step."""
+    if metrics.get("kept") != "best":
+        return ""
+    return f"the weights after step {metrics['kept_step']:,} of {metrics['steps']:,}, the best evaluation"
+
+
+def _against_base(changed: Regressions) -> dict[str, str]:
+    parts = {"general texts": changed.general, "validation records": changed.validation}
+    found = {
+        name: f"KL {one.kl.shown()}, loss {one.loss_change.shown('+')} nats per token"
+        for name, one in parts.items()
+        if one
+    }
+    return found | ({"warning": changed.warning} if changed.warning else {})
+
+
+def _benchmarks(measured: Benchmarks) -> dict[str, str]:
+    return {f"{task}, {name}": value for task, _, _, _, name, value in measured.rows()}
 
 
 def _settings(config: dict[str, Any]) -> dict[str, str]:
@@ -75,16 +105,16 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _data(data: dict[str, Any]) -> dict[str, str]:
-    dropped = {reason: count for reason, count in data["dropped"].items() if count}
+def _data(data: TrainingData) -> dict[str, str]:
+    dropped = {reason: count for reason, count in data.dropped.items() if count}
     found = {
-        "source": data["source"],
-        "records": f"{data['train_records']:,} to train on, {data['validation_records']:,} to validate",
+        "source": data.source,
+        "records": f"{data.train_records:,} to train on, {data.validation_records:,} to validate",
     }
     if dropped:
         found["dropped"] = ", ".join(f"{count:,} ({reason})" for reason, count in dropped.items())
-    if data["truncated"]:
-        found["truncated"] = f"{data['truncated']:,}"
+    if data.truncated:
+        found["truncated"] = f"{data.truncated:,}"
     return found
 
 

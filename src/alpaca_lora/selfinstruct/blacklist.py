@@ -75,7 +75,7 @@ _MEDIUM_INPUT = re.compile(
 
 
 def beyond_text(record: Record) -> str:
-    """The words that ask for more than text, at most 80 characters of them, or "" where there are none.
+    """The words that ask for more than text, at most 80 characters of them, or "" if there are none.
 
     Example:
         >>> beyond_text(Record("Please draw a cat in the rain.", "", "..."))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ACCEPTED = "accepted"
-_BARS = 60  # at most, over a whole run
+_BARS = 60  # maximum, over a whole run
 _REASONS = 8  # with a colour of their own; the rest are together
 _VERBS, _OBJECTS = 20, 4  # as in the picture of Alpaca's README
 _OTHERS = "other reasons"
@@ -52,38 +52,31 @@ def similarity(scores: Sequence[float], threshold: float) -> str:
 
 
 def outcomes(answers: Sequence[Mapping[str, int]]) -> str:
-    """What became of the candidates of each answer, in order: a mean of neighbours where there are many answers.
+    """The fate of the candidates of each answer, in order: a mean of neighbours if there are many answers.
 
     Args:
-        answers: ACCEPTED and reasons -> count, for each answer.
+        answers: ACCEPTED and reasons -> count, for each answer; at least one.
     """
+    import pandas
+
+    counts = pandas.DataFrame(answers).fillna(0)
+    reasons = counts.drop(columns=ACCEPTED).sum().sort_values(ascending=False, kind="stable").index
+    named = [ACCEPTED, *reasons[:_REASONS]]
+    if len(reasons) > _REASONS:
+        counts[_OTHERS] = counts[reasons[_REASONS:]].sum(axis=1)
+        named.append(_OTHERS)
+    width = -(-len(counts) // _BARS)
+    bars = counts[named].groupby(counts.index // width)
+    means, middles = bars.mean(), width * bars.size().index + bars.size() / 2
     figure = _figure(3.8)
     axes = figure.add_subplot()
-    total: Counter[str] = Counter()
-    for counts in answers:
-        total.update(counts)
-    reasons = [reason for reason, _ in total.most_common() if reason != ACCEPTED]
-    named = [ACCEPTED, *reasons[:_REASONS], *([_OTHERS] if reasons[_REASONS:] else [])]
-    width = -(-len(answers) // _BARS) or 1
-    starts = range(0, len(answers), width)
-    rows: dict[str, list[float]] = {name: [] for name in named}
-    for start in starts:
-        some = answers[start : start + width]
-        sums: Counter[str] = Counter()
-        for counts in some:
-            for name, count in counts.items():
-                sums[name if name in rows else _OTHERS] += count
-        for name, row in rows.items():
-            row.append(sums[name] / len(some))
-    floor = [0.0] * len(starts)
-    colours = ["#15803d", *_colours("tab10", _REASONS + 3)[3:]]
-    for (name, row), colour in zip(rows.items(), colours, strict=False):
-        middles = [start + min(width, len(answers) - start) / 2 for start in starts]
-        axes.bar(middles, row, width=width * 0.92, bottom=floor, color=colour, label=name)
-        floor = [below + height for below, height in zip(floor, row, strict=True)]
+    floor = 0 * middles
+    for name, colour in zip(named, ["#15803d", *_colours("tab10", _REASONS + 3)[3:]], strict=False):
+        axes.bar(middles, means[name], width=width * 0.92, bottom=floor, color=colour, label=name)
+        floor = floor + means[name]
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("answers, in order")
-    axes.set_ylabel("candidates an answer")
+    axes.set_ylabel("candidates per answer")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return _svg(figure)
 

@@ -1,4 +1,4 @@
-"""Which new records join the pool, and why the others do not.
+"""Which new records join the task pool, and why the others do not.
 
 In: a record, and the pool of seeds and accepted records. Out: nothing for a good record, or a `Rejection` with one of
 REASONS. The checks go from cheap to costly, and the first that fails names the reason:
@@ -15,8 +15,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..data.records import Record
-from ..data.rows import is_blank
+from ..data.record import Record, is_blank
 from ..data.similarity import SimilarityIndex, words
 from .blacklist import beyond_text
 from .parse import EMPTY_OUTPUT, PARSE_REASONS
@@ -34,33 +33,24 @@ REASONS: tuple[str, ...] = (
 MIN_WORDS, MAX_WORDS = 4, 150  # of an instruction; those of Alpaca
 
 _QUOTES = "\"'`“”‘’„‚«»‹›「『《¿¡"
-_SCRIPTS = {
-    "arabic": ("ARABIC",),
-    "armenian": ("ARMENIAN",),
-    "belarusian": ("CYRILLIC",),
-    "bengali": ("BENGALI",),
-    "bulgarian": ("CYRILLIC",),
-    "cantonese": ("CJK",),
-    "chinese": ("CJK",),
-    "georgian": ("GEORGIAN",),
-    "greek": ("GREEK",),
-    "hebrew": ("HEBREW",),
-    "hindi": ("DEVANAGARI",),
-    "japanese": ("CJK", "HIRAGANA", "KATAKANA"),
-    "korean": ("HANGUL",),
-    "macedonian": ("CYRILLIC",),
-    "mandarin": ("CJK",),
-    "marathi": ("DEVANAGARI",),
-    "nepali": ("DEVANAGARI",),
-    "persian": ("ARABIC",),
-    "russian": ("CYRILLIC",),
-    "tamil": ("TAMIL",),
-    "telugu": ("TELUGU",),
-    "thai": ("THAI",),
-    "ukrainian": ("CYRILLIC",),
-    "urdu": ("ARABIC",),
+_LANGUAGES = {
+    ("ARABIC",): "arabic persian urdu",
+    ("ARMENIAN",): "armenian",
+    ("BENGALI",): "bengali",
+    ("CJK",): "cantonese chinese mandarin",
+    ("CJK", "HIRAGANA", "KATAKANA"): "japanese",
+    ("CYRILLIC",): "belarusian bulgarian macedonian russian ukrainian",
+    ("DEVANAGARI",): "hindi marathi nepali",
+    ("GEORGIAN",): "georgian",
+    ("GREEK",): "greek",
+    ("HANGUL",): "korean",
+    ("HEBREW",): "hebrew",
+    ("TAMIL",): "tamil",
+    ("TELUGU",): "telugu",
+    ("THAI",): "thai",
 }
-"""Languages whose script tells them from English; others may be written in any script."""
+"""Scripts that tell their languages from English; other languages may be written in any script."""
+_SCRIPTS = {name: scripts for scripts, names in _LANGUAGES.items() for name in names.split()}
 
 
 @dataclass(frozen=True)

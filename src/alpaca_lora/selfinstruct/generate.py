@@ -1,4 +1,4 @@
-"""Self-instruct: requests with a few seeds in context are sent; their answers are journaled, parsed, judged, pooled.
+"""Self-instruct: requests with a few seeds in context are sent; answers are journaled, parsed and judged.
 
     seeds ──> prompt ──> writer ──> journal: done ──> parse, filters ──> journal: judged ──> records.jsonl
               as many in flight as there are slots    one after the other, in the journal's order
@@ -11,73 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import math
-import random
 import signal
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from ..data.records import Record
-from ..errors import ConfigError, RunInterrupted
+from ..errors import RunInterrupted
 from ..generation.completion import Completion
-from ..llm.budget import Budget, Usage
-from ..llm.client import PROMPT_MARGIN, EndpointError
+from ..llm.endpoint_errors import EndpointError
 from ..llm.job import GO_ON, Job, Question
-from ..llm.journal import Journal, completion_of
+from ..llm.journal import Journal
+from ..llm.journal_state import completion_of
 from ..llm.model_ref import Writer
 from ..llm.reply import FIRST_REPLIES, REMEDIES, sample_of
-from .pool import Pool
-from .prompt import Brief, Prompt, build_prompt
-from .summary import Ended, Summary
+from .prompt import Brief, build_prompt
+from .request import draw, request_text
+from .run_summary import Ended, Summary
+from .task_pool import TaskPool
 
-SEEDS_A_REQUEST = 3
 BARREN_ANSWERS = 50  # after so many in a row without a record accepted, a run ends
 
 
-def draw(seeds: Sequence[Record], seed: int, request: int) -> list[Record]:
-    """The seeds that request number `request` shows; the same on every platform and version of Python."""
-    generator = random.Random(f"{seed}/{request}")  # only its `random()` is promised to repeat across versions
-    chosen: list[int] = []
-    while len(chosen) < min(SEEDS_A_REQUEST, len(seeds)):
-        index = int(generator.random() * len(seeds))
-        if index not in chosen:
-            chosen.append(index)
-    return [seeds[index] for index in chosen]
-
-
-def check_budget(
-    budget: Budget, seeds: Sequence[Record], brief: Brief, *, chat: bool, seed: int, max_new_tokens: int
-) -> None:
-    """Raise ConfigError, naming the least that would do, where a budget does not allow even the first request."""
-    text = _request_text(build_prompt(draw(seeds, seed, 0), brief), chat)
-    worst = Usage(len(text.encode()) + PROMPT_MARGIN, max_new_tokens)
-    problems = []
-    if budget.max_tokens is not None and worst.tokens > budget.max_tokens:
-        problems.append(
-            f"max_tokens: {budget.max_tokens:,} allows no request; the first may take {worst.tokens:,}. Give at least "
-            f"{worst.tokens}, or lower max_new_tokens ({max_new_tokens:,} of them)."
-        )
-    cost = budget.cost(worst)
-    if budget.max_cost is not None and cost is not None and cost > budget.max_cost:
-        least = math.ceil(cost * 1e4) / 1e4
-        problems.append(
-            f"max_cost: {budget.max_cost:g} allows no request; the first may cost {least:.4f}. Give at least that, or "
-            f"lower max_new_tokens ({max_new_tokens:,})."
-        )
-    if problems:
-        raise ConfigError(problems)
-
-
 class Generation(Job):
-    """One process's part of a run, which goes on where the journal ends.
+    """One process's part of a run, which continues where the journal ends.
 
-    Args:
-        journal: Open; its settings say what requests are made from.
-        seeds: The records they show.
-        brief: What they ask for.
-        writer: Answers them; its spending knows what the journal says was spent.
-        num_records: Enough accepted records. Those in flight are taken too, so that nothing paid for is lost.
-        concurrency: Maximum number of requests in flight.
+    After `num_records` accepted records, those in flight are taken too, so that nothing paid for is lost.
     """
 
     unit = "record"
@@ -102,7 +60,7 @@ class Generation(Job):
             total=num_records,
         )
         self.folder, self.seeds, self.brief, self.spending = journal.path.parent, seeds, brief, writer.spending
-        self.pool = Pool(seeds, self.settings, self.state.head["filters"])
+        self.pool = TaskPool(seeds, self.settings, self.state.head["filters"])
         self.to_send = self.state.unfinished()  # ends in the first number never used
         self.barren = 0
         self.useful = any(line["parsed"] for line in self.state.judged.values())
@@ -110,10 +68,10 @@ class Generation(Job):
         self.detail = ""
 
     def run(self) -> Summary:
-        """Send requests until there are enough records, or the budget, the model's ideas or the user's patience end.
+        """Send requests until there are enough records, the budget is used up, no progress is made, or a signal comes.
 
         Returns:
-            What the whole run came to; also in report.json.
+            The outcome of the whole run; also in report.json.
 
         Raises:
             EndpointError: the server does not answer, or none of its first answers holds a record. What it answered
@@ -145,7 +103,7 @@ class Generation(Job):
             self.ended, self.detail = ended, detail
 
     def next_question(self) -> int | None:
-        """The next request, where more records are needed than those in flight should give."""
+        """The next request, if more records are needed than those in flight should give."""
         unjudged = len(self._unjudged())
         # Records to be expected from one answer: as many as were asked for, until the run itself tells.
         rate = self.state.accepted / len(self.state.judged) if self.state.judged else self.brief.count
@@ -165,7 +123,7 @@ class Generation(Job):
         """The request with this number: its seeds follow from (seed, number), whatever came before it."""
         prompt = build_prompt(draw(self.seeds, self.settings["seed"], number), self.brief)
         chat = self.writer.kind == "chat"
-        text = _request_text(prompt, chat)
+        text = request_text(prompt, chat)
         asked = [{"role": "user", "content": text}] if chat else text
         return Question(asked, () if chat else prompt.stops, {"first": prompt.first})
 
@@ -245,8 +203,3 @@ class Generation(Job):
         if not self.over:
             self.end(ended, detail)
         self.stop()
-
-
-def _request_text(prompt: Prompt, chat: bool) -> str:
-    # One message of the user: the templates of many models have no place for a system message and refuse it.
-    return f"{prompt.system}\n\n{prompt.user}" if chat else prompt.text

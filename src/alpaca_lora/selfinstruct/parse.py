@@ -1,8 +1,8 @@
 """A completion read back as records, whatever form the model gave it.
 
-In: the text of one completion. Out: records whose instruction and output have content, and every item that gave none,
-with the reason. No text raises. Models drift from the form they were asked for: listing.py says which lists are read
-alike, objects.py which JSON. Text in front of the first item is the model's small talk, and is skipped.
+In: the text of one completion. Out: records whose instruction and output have content, and every candidate that gave
+none, with the reason. No text raises. Models drift from the form they were asked for: parse_list.py says which lists
+are read, parse_json.py which JSON. Text in front of the first candidate is the model's small talk, and is skipped.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ..data.records import Record
 from ..llm.reply import REMEDIES
-from .items import Item
-from .listing import FENCE, read_list
-from .objects import read_objects
+from .candidates import Candidate
+from .parse_json import read_objects
+from .parse_list import FENCE, read_list
 from .prompt import opening
 
 TRUNCATED = "truncated"
@@ -28,7 +28,7 @@ class Parsed:
     """What a completion gave.
 
     Attributes:
-        records: The records, in order; instruction and output have content, and input is "" where there is none.
+        records: The records, in order; instruction and output have content, and input is "" if there is none.
         dropped: (reason, raw text) of each item that gave no record; the reasons are PARSE_REASONS.
     """
 
@@ -66,7 +66,7 @@ def parse(completion: str, *, mode: str, truncated: bool, first: int = 1, chat: 
     return result
 
 
-def _sorted_out(items: Iterable[Item]) -> Parsed:
+def _sorted_out(items: Iterable[Candidate]) -> Parsed:
     result = Parsed([], [])
     for item in items:
         if not item.whole:

@@ -67,7 +67,7 @@ class Brief:
     language: str = "English"
     """The language of the tasks, by its English name."""
     count: int = 20
-    """New tasks a call."""
+    """New tasks per call."""
     mode: Mode = "list"
     """The form of the answer: a numbered list, which every model can write, or JSON."""
 
@@ -78,7 +78,7 @@ class Brief:
         if not self.language.strip():
             problems.append(f"language: {self.language!r} is blank; name a language, as in 'English'.")
         if self.count < 1:
-            problems.append(f"count: {self.count!r} new tasks a call; ask for 1 or more.")
+            problems.append(f"count: {self.count!r} new tasks per call; ask for 1 or more.")
         if self.mode not in MODES:
             problems.append(f"mode: {self.mode!r} is none of {', '.join(map(repr, MODES))}.")
         if problems:

@@ -1,6 +1,6 @@
 """Which verb an English instruction opens with, and what is done to: `Write a short poem about rain.` -> write, poem.
 
-Words are tagged by TextBlob's lexicon, which is a part of its package. Some 2 ms an instruction.
+Words are tagged by TextBlob's lexicon, which is a part of its package. Some 2 ms per instruction.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _opening(tags: list[tuple[str, str]], singular: Callable[[str], str]) -> tup
     if len(tags) < 2:
         return None
     (verb, kind), (_, following) = tags[:2]
-    # A word that is a noun as well ("list", "name") is the verb of a request where a determiner follows it.
+    # A word that is a noun as well ("list", "name") is the verb of a request if a determiner follows it.
     if kind not in ("VB", "VBP") and not (kind.startswith(("NN", "JJ")) and following in _DETERMINERS):
         return None
     noun = ""

@@ -1,7 +1,7 @@
 """Access to a local server: other sites' pages have none, and remote clients need a token.
 
 A browser lets any site send requests to 127.0.0.1, and a name that a site controls can be made to point there (DNS
-rebinding). So `Host` must name this server, and `Origin`, where the browser sends one, must be the server's own.
+rebinding). So `Host` must name this server, and `Origin`, if the browser sends one, must be the server's own.
 `X-Forwarded-*` is never read: anybody can write it.
 """
 
@@ -30,7 +30,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(host: str, token: str | None) -> None:
-    """Raise ConfigError where a server could be reached from elsewhere and nothing protects it."""
+    """Raise ConfigError if a server could be reached from elsewhere and nothing protects it."""
     if not is_loopback(host) and not token:
         raise ConfigError(
             f"host: {host!r} can be reached from other machines, so a token is needed: set ALPACA_LORA_TOKEN (or "
@@ -41,32 +41,32 @@ def check_bind(host: str, token: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A host and a port, as headers name them; None where none is named."""
+class HostPort:
+    """A host and a port, as headers name them; None if none is named."""
 
     host: str
     port: int | None
 
     @classmethod
-    def of(cls, text: str) -> Place | None:
-        """What `Host`, or `Origin` without its scheme, says; None where that is no host.
+    def of(cls, text: str) -> HostPort | None:
+        """What `Host`, or `Origin` without its scheme, says; None if that is no host.
 
         Example:
-            >>> Place.of("LocalHost:8000"), Place.of("[::1]"), Place.of("a@b"), Place.of("[")
-            (Place(host='localhost', port=8000), Place(host='[::1]', port=None), None, None)
+            >>> HostPort.of("LocalHost:8000"), HostPort.of("[::1]"), HostPort.of("a@b"), HostPort.of("[")
+            (HostPort(host='localhost', port=8000), HostPort(host='[::1]', port=None), None, None)
         """
         found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", text.lower())
         return found and cls(found[1], int(found[2]) if found[2] else None)
 
 
 class AccessControl:
-    """ASGI middleware: refuses foreign hosts, foreign origins and, with a token, who lacks it.
+    """ASGI middleware: refuses foreign hosts, foreign origins and, with a token, clients that lack it.
 
     A foreign name can be made to point to this machine, but not a loopback name or address to be a foreign one. So any
     port is right behind a loopback name: it may be that of an SSH tunnel.
 
     Args:
-        app: What is guarded.
+        app: The application behind it.
         host: What the server binds.
         port: Its port.
         token: Wanted as `Authorization: Bearer`, as a cookie, or once as `?token=`, which sets the cookie. None: not
@@ -74,7 +74,7 @@ class AccessControl:
         allow_host: Other names, with or without a port, under which a tunnel or proxy passes requests on.
 
     Raises:
-        ConfigError: one of these names is none.
+        ConfigError: one of these names is not a host name.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class AccessControl:
         self.app, self.token = app, token
         self.cookie = f"{COOKIE}_{port}"
         self.local = is_loopback(host)
-        self.allowed = allowed_places(allow_host)
+        self.allowed = allowed_hosts(allow_host)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -112,7 +112,7 @@ class AccessControl:
 
     def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        place = Place.of(host)
+        place = HostPort.of(host)
         hint = "If it is your tunnel's or proxy's, start the server with --allow_host"
         if self.local and not (place and (is_loopback(place.host) or self._is_allowed(place))):
             named = f" {place.host}" if place else ""
@@ -120,7 +120,7 @@ class AccessControl:
         if origin is None:
             return None
         scheme, _, rest = origin.partition("://")
-        source, usual = Place.of(rest), {"http": 80, "https": 443}.get(scheme.lower())
+        source, usual = HostPort.of(rest), {"http": 80, "https": 443}.get(scheme.lower())
         if source and usual:
             if self._is_allowed(source):
                 return None
@@ -130,8 +130,8 @@ class AccessControl:
         named = f" {rest.lower()}" if source and usual else " NAME"
         return 403, f"Origin: {origin!r} is another site's page, so the request is refused. {hint}{named}."
 
-    def _is_allowed(self, place: Place) -> bool:
-        return place in self.allowed or Place(place.host, None) in self.allowed
+    def _is_allowed(self, place: HostPort) -> bool:
+        return place in self.allowed or HostPort(place.host, None) in self.allowed
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self.token or "").encode())
@@ -158,15 +158,15 @@ class AccessControl:
         await send({"type": "http.response.body", "body": b""})
 
 
-def allowed_places(allow_host: Sequence[str]) -> set[Place]:
-    """What `allow_host` names.
+def allowed_hosts(allow_host: Sequence[str]) -> set[HostPort]:
+    """The hosts that `allow_host` names.
 
     Raises:
-        ConfigError: one of these is no name.
+        ConfigError: one of these is not a host name.
     """
-    places = {text: Place.of(text) for text in ([allow_host] if isinstance(allow_host, str) else allow_host)}
-    if wrong := [text for text, place in places.items() if place is None]:
+    hosts = {text: HostPort.of(text) for text in ([allow_host] if isinstance(allow_host, str) else allow_host)}
+    if wrong := [text for text, place in hosts.items() if place is None]:
         raise ConfigError(
             f"allow_host: {wrong[0]!r} is no host. Give a name such as box.example, without https:// or a path."
         )
-    return {place for place in places.values() if place}
+    return {place for place in hosts.values() if place}

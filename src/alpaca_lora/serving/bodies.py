@@ -20,9 +20,6 @@ class Bodies:
 
     A byte-order mark and UTF-16 are accepted, and a missing Content-Type is that of JSON. Another type is refused:
     pages of other sites can send those without asking first.
-
-    Args:
-        app: What gets them.
     """
 
     def __init__(self, app: Any) -> None:

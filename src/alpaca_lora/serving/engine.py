@@ -16,20 +16,21 @@ from dataclasses import dataclass
 
 from ..errors import AlpacaLoraError
 from ..generation.batching import Answer
+from ..generation.logprobs import Logprobs
 from ..generation.model import MAX_ROWS, LocalModel
 from ..generation.sampling import Sampling
 
 
 class QueueFull(AlpacaLoraError):
-    """As many requests wait as may; try again later."""
+    """The request queue is full; try again later."""
 
 
 class TooManyRows(AlpacaLoraError):
-    """More answers are asked for at once than may ever wait; trying again is no use."""
+    """More answers are requested at once than the queue holds; trying again is no use."""
 
 
 @dataclass(eq=False)
-class Job:
+class Queued:
     """An answer in the queue, who gives it, and whom to tell, at once, that it has grown or ended."""
 
     answer: Answer
@@ -38,7 +39,7 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PendingAnswers:
     """Answers that grow: `text.certain` is what is there, `finish_reason` is set at the end."""
 
     answers: list[Answer]
@@ -67,26 +68,34 @@ class Asked:
 
 
 class Engine:
-    """Answers requests from any thread.
-
-    Args:
-        model: What answers; from now on only through this.
-        max_rows: Maximum batch size.
-        max_waiting: Maximum length of the request queue.
-    """
+    """Answers requests from any thread."""
 
     def __init__(self, model: LocalModel, *, max_rows: int = MAX_ROWS, max_waiting: int = 64) -> None:
         self.model, self.max_rows, self.max_waiting = model, max_rows, max_waiting
         self._scheduler = model.scheduler(max_rows)
-        self._waiting: deque[Job] = deque()
-        self._going: list[Job] = []
+        self._waiting: deque[Queued] = deque()
+        self._going: list[Queued] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def ask(self, prompts: Sequence[list[int]], samplings: Sequence[Sampling], adapter: str | None) -> Asked:
+    def ask(
+        self,
+        prompts: Sequence[list[int]],
+        samplings: Sequence[Sampling],
+        adapter: str | None,
+        logprobs: Callable[[], Logprobs | None] = lambda: None,
+        prompt_only: bool = False,
+    ) -> PendingAnswers:
         """Ask for several answers at once, from an event loop: all are accepted or none.
+
+        Args:
+            prompts: Ids of the prompts.
+            samplings: How each answer's tokens are chosen.
+            adapter: Who answers.
+            logprobs: Makes what keeps an answer's log-probabilities.
+            prompt_only: Make no token.
 
         Raises:
             QueueFull: too many wait already; try again later.
@@ -99,9 +108,12 @@ class Engine:
         def tell() -> None:
             loop.call_soon_threadsafe(grown.set)
 
-        answers = [self.model.begin(*one, adapter) for one in zip(prompts, samplings, strict=True)]
-        self._queue([Job(answer, adapter or self.model.name, tell) for answer in answers])
-        return Asked(answers, grown)
+        answers = [
+            self.model.begin(*one, adapter, logprobs=logprobs(), prompt_only=prompt_only)
+            for one in zip(prompts, samplings, strict=True)
+        ]
+        self._queue([Queued(answer, adapter or self.model.name, tell) for answer in answers])
+        return PendingAnswers(answers, grown)
 
     def check_rows(self, rows: int) -> None:
         """Refuse what may never wait, before anything is done for it.
@@ -115,7 +127,7 @@ class Engine:
                 "(prompts times n), or start the server with a larger --max_waiting."
             )
 
-    def _queue(self, jobs: list[Job]) -> None:
+    def _queue(self, jobs: list[Queued]) -> None:
         with self._changed:
             if self._closed:
                 raise QueueFull("the server is shutting down.")
@@ -144,7 +156,7 @@ class Engine:
                     self._going += joining
                     self._scheduler.join(joining[0].adapter, [job.answer for job in joining])
                 self._scheduler.step()
-            except Exception as error:  # no memory, say: those who wait are told, and the next may have more luck
+            except Exception as error:  # for example no memory: those who wait are told, and the next may succeed
                 self._scheduler.batches.clear()
                 for job in self._going:
                     job.answer.error = error
@@ -157,7 +169,7 @@ class Engine:
                 job.answer.cancel()
         self._tell()
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[Queued]:
         """Take from the queue those who can join now: the first, and those behind it who ask the same adapter."""
         gone = [job for job in self._waiting if job.answer.finish_reason]
         for job in gone:
@@ -180,3 +192,9 @@ class Engine:
         self._going = [job for job in self._going if not job.answer.finish_reason]
         if not self._going:
             self._scheduler.batches.clear()  # their keys and values would stay until somebody asks again
+
+
+def text_of(answer: Answer) -> str:
+    """An answer's text so far, as far as later tokens cannot change it."""
+    assert answer.text is not None  # what the engine makes has one
+    return answer.text.certain

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingDependencyError
-from .access import AccessControl, allowed_places, check_bind, is_loopback
+from .access import AccessControl, allowed_hosts, check_bind, is_loopback
 from .bodies import Bodies
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def listen(host: str, port: int, token: str | None = None, allow_host: Sequence[
     if not (find_spec("fastapi") and find_spec("uvicorn")):
         raise MissingDependencyError("serving needs more packages: pip install 'alpaca-lora[serve]'")
     check_bind(host, token)
-    if not token and (far := [place.host for place in allowed_places(allow_host) if not is_loopback(place.host)]):
+    if not token and (far := [place.host for place in allowed_hosts(allow_host) if not is_loopback(place.host)]):
         warnings.warn(
             f"allow_host: whoever reaches {far[0]} can use this server, since there is no token. Set "
             "ALPACA_LORA_TOKEN, unless what stands in front asks who it is.",
@@ -73,15 +73,7 @@ def run(
     close: Callable[[], None] = lambda: None,
     allow_host: Sequence[str] = (),
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that are going on then get a few seconds to end.
-
-    Args:
-        app: An ASGI application.
-        listening: What `listen` gave.
-        token: What clients must present.
-        close: Ends what is still going on after those seconds.
-        allow_host: Names beside this machine's own, as for `AccessControl`.
-    """
+    """Serve until Ctrl-C or SIGTERM; running requests then get a few seconds, and `close` ends the rest."""
     server = server_of(app, listening, token, close, allow_host)
     # uvicorn raises the signal again once it has shut down: what comes after serving, such as a report, is still done.
     with suppress(KeyboardInterrupt), _sigterm_only_stops(server):
@@ -112,7 +104,7 @@ def server_of(
     close: Callable[[], None] = lambda: None,
     allow_host: Sequence[str] = (),
 ) -> uvicorn.Server:
-    """The guarded server that `run` runs; the same whatever else is installed beside uvicorn."""
+    """The server, behind access control, that `run` runs; the same whatever else is installed beside uvicorn."""
     import uvicorn
 
     class Server(uvicorn.Server):

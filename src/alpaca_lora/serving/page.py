@@ -9,7 +9,6 @@ files, no proxy.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -18,22 +17,24 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
-from ..errors import AlpacaLoraError, ConfigError, DataError
+from ..data.tokens import user_message
+from ..errors import AlpacaLoraError, ConfigError
 from ..generation.batching import Answer
-from ..generation.moderation import Moderation, refusal
+from ..generation.moderation import Moderation
 from ..generation.prompt_format import BASE, warnings_of
 from ..generation.sampling import Sampling
-from .engine import Asked, Engine
-from .page_access import PathAllowlist
+from .engine import Engine
+from .page_answers import PageAnswers
+from .path_allowlist import PathAllowlist
 
 LIMITS = """\
 **What this is, and is not.** A small language model writes these answers. It makes up facts, sources and figures and
-states them with confidence; its answers may be wrong, biased or offensive. It knows nothing of earlier questions. Do
-not rely on an answer that you have not checked, and do not pass one on without saying that a machine wrote it."""
-MOST_NEW_TOKENS = 2048
+states them with confidence; its answers may be wrong, biased or offensive. Do not rely on an answer that you have not
+checked, and do not pass one on without saying that a machine wrote it."""
+MAX_NEW_TOKENS = 2048
 NO_COMPARISON = "No comparison with a base: a merged model or a base is served, and no adapter that could be left out."
-API = tuple(f"/gradio_api/{call}" for call in ("queue/join", "queue/data", "run/predict"))
-USED = ("/", "/theme.css", "/favicon.ico", "/assets/", "/static/", *API)
+API_PATHS = tuple(f"/gradio_api/{call}" for call in ("queue/join", "queue/data", "run/predict"))
+PAGE_PATHS = ("/", "/theme.css", "/favicon.ico", "/assets/", "/static/", *API_PATHS)
 """The paths of Gradio that the page uses."""
 CTRL_ENTER = """() => document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector("#ask").click();
@@ -50,11 +51,6 @@ logger = logging.getLogger(__name__)
 
 def add_page(app: FastAPI, engine: Engine, moderation: Moderation | None) -> FastAPI:
     """Put the page at /, behind the routes that are there.
-
-    Args:
-        app: What `make_app` made.
-        engine: Answers; a full queue is told in the page.
-        moderation: Looks at instructions and answers; answers are then shown when they are whole and looked at.
 
     Returns:
         The same application.
@@ -80,7 +76,7 @@ def add_page(app: FastAPI, engine: Engine, moderation: Moderation | None) -> Fas
         js=CTRL_ENTER,
     )
     mount = app.router.routes[-1]
-    mount.app = PathAllowlist(mount.app, USED)  # type: ignore[attr-defined]
+    mount.app = PathAllowlist(mount.app, PAGE_PATHS)  # type: ignore[attr-defined]
     return app
 
 
@@ -88,7 +84,7 @@ class _Page:
     """What is in the page, and what its buttons do."""
 
     def __init__(self, engine: Engine, moderation: Moderation | None) -> None:
-        self.engine, self.moderation = engine, moderation
+        self.engine, self.answering = engine, PageAnswers(engine, moderation)
         self.prompt_formats = engine.model.prompt_formats
         self.names = [name for name in self.prompt_formats if name != BASE]
         self.running: dict[str | None, list[Answer]] = {}  # by the page they were asked from
@@ -102,8 +98,22 @@ class _Page:
             for warning in warnings_of(self.prompt_formats):  # a file's words: shown as text
                 gr.Textbox(warning, label="Warning", elem_id="warning", **fixed)
             gr.Markdown(LIMITS, elem_id="limits")
+            # Questions and answers so far. The browser keeps them: the server remembers nothing of a page.
+            self.earlier = gr.JSON([], visible=False)
+            several_turns = self.prompt_formats[first].encoder.chats
+            self.history = gr.Textbox(
+                label="Earlier turns, which the model is told",
+                lines=4,
+                max_lines=16,
+                elem_id="history",
+                visible=several_turns,
+                **fixed,
+            )
             with gr.Row():
                 with gr.Column(scale=1):
+                    self.system = gr.Textbox(
+                        label="System text; may be empty", lines=2, max_lines=6, elem_id="system", visible=several_turns
+                    )
                     self.instruction = gr.Textbox(
                         label="Instruction", lines=4, max_lines=12, autofocus=True, elem_id="instruction"
                     )
@@ -116,6 +126,7 @@ class _Page:
                     with gr.Row():
                         self.ask = gr.Button("Ask (Ctrl+Enter)", variant="primary", elem_id="ask")
                         self.stop = gr.Button("Stop", variant="stop", elem_id="stop", **fixed)
+                        self.anew = gr.Button("New conversation", elem_id="anew", visible=several_turns)
                     self.status = gr.Textbox(label="Status", lines=2, max_lines=6, elem_id="status", **fixed)
                 with gr.Column(scale=1):
                     with gr.Row():
@@ -139,11 +150,12 @@ class _Page:
             gr.on(
                 [self.ask.click, self.instruction.submit, self.input.submit],
                 self.answers,
-                [self.instruction, self.input, self.name, self.compare, *sampling],
-                [self.answer, self.base_answer, self.status, self.ask, self.stop],
+                [self.instruction, self.input, self.name, self.compare, self.system, self.earlier, *sampling],
+                [self.answer, self.base_answer, self.status, self.ask, self.stop, self.earlier, self.history],
                 trigger_mode="once",
                 **private,
             )
+            self.anew.click(_forgotten, None, [self.earlier, self.history, self.answer], queue=False, **private)
             self.stop.click(self.stopped, None, None, queue=False, **private)
             self.compare.change(_shown, self.compare, self.base_answer, queue=False, **private)
             self.name.change(self.renamed, self.name, [self.template, self.answer], queue=False, **private)
@@ -154,7 +166,7 @@ class _Page:
         usual = Sampling()
         with gr.Row():
             tokens = gr.Slider(
-                1, MOST_NEW_TOKENS, usual.max_new_tokens, step=1, label="Most new tokens", elem_id="tokens"
+                1, MAX_NEW_TOKENS, usual.max_new_tokens, step=1, label="Maximum new tokens", elem_id="tokens"
             )
             temperature = gr.Slider(0, 2, usual.temperature, step=0.05, label="Temperature")
         with gr.Row():
@@ -181,10 +193,20 @@ class _Page:
             answer.cancel()
 
     async def answers(
-        self, request: gr.Request, instruction: str, input: str, name: str, compare: bool, *sampling: Any
+        self,
+        request: gr.Request,
+        instruction: str,
+        input: str,
+        name: str,
+        compare: bool,
+        system: str,
+        earlier: Any,
+        *sampling: Any,
     ) -> AsyncIterator[Update]:
         """One answer, or two that grow together, and at the end how they ended, or why there is none."""
         fields = (self.answer, self.base_answer)
+        instruction, input, system = map(_text, (instruction, input, system))
+        earlier = _turns(earlier)
         yield {
             **dict.fromkeys(fields, ""),
             self.status: "Waiting for its turn.",
@@ -195,22 +217,24 @@ class _Page:
         mine = self.running.setdefault(request.session_hash, [])
         shown: list[str] = []
         try:
-            growing = await self._asked(instruction, input, names, _sampling(*sampling))
+            growing = await self.answering.queued(instruction, input, names, _sampling(*sampling), system, earlier)
             mine += (answers := [asked.answers[0] for asked in growing])
             for asked in growing:
                 async with aclosing(asked.growth()) as growth:
                     async for _ in growth:
-                        grown = dict(zip(fields, self._grown(answers), strict=False))
-                        yield {**grown, self.status: self._going(answers)}
-            ended = [await self._ended(answer) for answer in answers]
+                        grown = dict(zip(fields, self.answering.shown(answers), strict=False))
+                        yield {**grown, self.status: self.answering.status(answers)}
+            ended = [await self.answering.ended(answer) for answer in answers]
             shown = [text for text, _ in ended]
             status = "\n".join(f"{who}: {how}." for who, (_, how) in zip(names, ended, strict=True))
+            if self.prompt_formats[name].encoder.chats and shown[0]:
+                earlier = [*earlier, (user_message(instruction, input)["content"], shown[0])]
         except AlpacaLoraError as error:
             status = "No answer: " + str(error).removeprefix("no answer: ")
         except Exception:
             logger.exception("the page could not answer")
             status = "No answer: the server failed; its log says why."
-        finally:  # also where the page was closed
+        finally:  # also if the page was closed
             for answer in mine:
                 answer.cancel()
             self.running.pop(request.session_hash, None)
@@ -219,55 +243,25 @@ class _Page:
             self.status: status,
             self.ask: gr.update(interactive=True),
             self.stop: gr.update(interactive=False),
+            self.earlier: earlier,
+            self.history: "\n\n".join(f"> {asked}\n{answer}" for asked, answer in earlier),
         }
 
-    async def _asked(self, instruction: str, input: str, names: list[str], sampling: Sampling) -> list[Asked]:
-        """Queue an answer of each name: all or none.
 
-        Raises:
-            QueueFull, DataError, ConfigError: why not.
-        """
-        if not instruction.strip():
-            raise DataError("write an instruction first.")
-        if reason := await self._refused(f"{instruction}\n{input}".strip()):
-            raise DataError(f"the instruction is refused by this server's moderation: {reason}.")
-        asked: list[Asked] = []
-        try:
-            for name in names:
-                encoder = self.engine.model.prompt_format(name).encoder
-                prompt = await asyncio.to_thread(encoder.prompt_ids, instruction, input)  # a long one takes seconds
-                asked.append(self.engine.ask([prompt], [sampling], name))
-        except AlpacaLoraError:
-            for one in asked:
-                one.answers[0].cancel()
-            raise
-        return asked
-
-    def _grown(self, answers: list[Answer]) -> list[str]:
-        """What can be shown of answers that go on."""
-        return ["" if self.moderation else _text(answer) for answer in answers]
-
-    def _going(self, answers: list[Answer]) -> str:
-        if not any(answer.ids for answer in answers):
-            return "Waiting for its turn."
-        return "Generating; shown once it was looked at." if self.moderation else "Generating."
-
-    async def _ended(self, answer: Answer) -> tuple[str, str]:
-        """An answer's text, and how it ended; nothing of it where moderation refuses it."""
-        if reason := await self._refused(_text(answer)):
-            return "", f"not shown, this server's moderation refuses it: {reason}"
-        how = {"length": "cut off at the limit of new tokens", "cancelled": "stopped"}.get(
-            answer.finish_reason or "", "ended by itself"
-        )
-        return _text(answer), f"{len(answer.ids)} tokens, {how}"
-
-    async def _refused(self, text: str) -> str | None:
-        return await refusal(self.moderation, text)
+def _text(sent: Any) -> str:
+    """A text field as a browser sends it back; of one that was never drawn, nothing."""
+    return sent if isinstance(sent, str) else ""
 
 
-def _text(answer: Answer) -> str:
-    assert answer.text is not None  # what the engine makes has one
-    return answer.text.certain
+def _turns(sent: Any) -> list[tuple[str, str]]:
+    """Questions and answers as a browser sends them back; none of what is anything else."""
+    listed = sent if isinstance(sent, list) else []
+    pairs = [tuple(pair) for pair in listed if isinstance(pair, (list, tuple)) and len(pair) == 2]
+    return [(asked, answer) for asked, answer in pairs if isinstance(asked, str) and isinstance(answer, str)]
+
+
+def _forgotten() -> tuple[list[Any], str, str]:
+    return [], "", ""
 
 
 def _sampling(
@@ -276,8 +270,11 @@ def _sampling(
     """What the controls say.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, or a number was deleted.
     """
+    if None in (tokens, temperature, top_p, top_k, repetition_penalty):
+        raise ConfigError("fill in each number beside the answer; only the seed may be empty.")
+    seed = _text(seed)
     if seed.strip() and not seed.strip().isdecimal():
         raise ConfigError(f"seed: {seed!r} must be a whole number, or empty.")
     return Sampling(

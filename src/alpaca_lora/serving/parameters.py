@@ -7,10 +7,11 @@ answer is refused by the name that the client used.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import did_you_mean
+from .values import counted, short
 
 
 def _each(names: str, *off: Any) -> dict[str, tuple[Any, ...] | None]:
@@ -20,7 +21,8 @@ def _each(names: str, *off: Any) -> dict[str, tuple[Any, ...] | None]:
 OFF: dict[str, tuple[Any, ...] | None] = {
     # About accounts, caches and costs; or settings of something that is itself accepted only when off.
     **_each(
-        "user store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention request_id "
+        "user store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention "
+        "prompt_cache_options request_id "
         "priority session_id chat_id keep_alive cache_prompt id_slot n_keep parallel_tool_calls include_reasoning "
         "truncation_length mirostat_tau mirostat_eta dry_base dry_allowed_length dry_penalty_last_n "
         "dry_sequence_breakers xtc_threshold smoothing_curve dynatemp_exponent dynatemp_low dynatemp_high "
@@ -43,7 +45,7 @@ OFF: dict[str, tuple[Any, ...] | None] = {
         "continue_final_message enable_thinking prompt_logprobs",
         False,
     ),
-    **_each("skip_special_tokens spaces_between_special_tokens add_generation_prompt", True),
+    **_each("skip_special_tokens spaces_between_special_tokens add_generation_prompt add_special_tokens", True),
     **_each("suffix negative_prompt grammar grammar_string custom_token_bans", ""),
     **_each("tools functions bad_words stop_token_ids banned_strings banned_tokens documents", []),
     **_each("logit_bias", {}, []),
@@ -59,18 +61,39 @@ OFF: dict[str, tuple[Any, ...] | None] = {
     # Of the repetition penalty, which here looks at the whole text: see `WINDOWS`.
     **_each("repeat_last_n repetition_penalty_range rep_pen_range", -1),
 }
-"""By name, the values that change nothing; None where none does."""
+"""By name, the values that change nothing; None if any value changes nothing."""
 
 WINDOWS = {"repeat_last_n", "repetition_penalty_range", "rep_pen_range"}
-"""They change nothing, either, where `repetition_penalty` is 1."""
+"""They change nothing, either, if `repetition_penalty` is 1."""
 
-_MOST_UNKNOWN = 8  # looking for what each may have meant takes milliseconds, in which no one is answered
+_MAX_UNKNOWN = 8  # looking for what each may have meant takes milliseconds, in which no one is answered
 
 ALIASES = {
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict", "num_predict"),
     "stop": ("stop", "stop_sequences", "stopping_strings"),
 }
 """Names that clients have for the same, by the one used here; several may be sent, with one value."""
+
+_OTHER_NAME = "{value} is not read. Send repetition_penalty, which looks at the whole text"
+_IN_CHATS = "belongs to /v1/chat/completions"
+_IN_COMPLETIONS = "belongs to /v1/completions"
+INSTEAD_IN_CHATS = {
+    "prompt": f"{_IN_COMPLETIONS}. This address, /v1/chat/completions, reads messages",
+    "echo": f"{{value}} {_IN_COMPLETIONS}. Leave it out, or send false",
+    "n_probs": "{value} is not read. Send logprobs: true, with top_logprobs: {count}",
+    "repeat_penalty": _OTHER_NAME,
+    "rep_pen": _OTHER_NAME,
+}
+"""What to do instead of sending a parameter to chats, with its `value`, or as a `count` of likeliest tokens."""
+INSTEAD_IN_COMPLETIONS = {
+    "messages": f"{_IN_CHATS}. This address, /v1/completions, reads a prompt",
+    "input": f"{_IN_CHATS}. Write it into prompt",
+    "top_logprobs": f"{{value}} {_IN_CHATS}. Send logprobs: {{count}}",
+    "n_probs": "{value} is not read. Send logprobs: {count}",
+    "repeat_penalty": _OTHER_NAME,
+    "rep_pen": _OTHER_NAME,
+}
+"""The same for completions."""
 
 
 def is_off(name: str, value: Any) -> bool:
@@ -87,12 +110,15 @@ def is_off(name: str, value: Any) -> bool:
     return off is None or any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in off)
 
 
-def sorted_out(sent: dict[str, Any], known: Iterable[str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+def read_parameters(
+    sent: dict[str, Any], known: Iterable[str], instead: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """What of a request's body is to be read.
 
     Args:
         sent: The body.
         known: Names of the parameters that are honoured.
+        instead: What to do instead of sending some others: `INSTEAD_IN_CHATS`.
 
     Returns:
         The parameters that say something, each by its name in `known`; under the same names, what the client called
@@ -110,21 +136,18 @@ def sorted_out(sent: dict[str, Any], known: Iterable[str]) -> tuple[dict[str, An
             continue
         if ours in known:
             if ours in given and given[ours] != value:
-                problems.append(f"{name}: {_short(value)} contradicts {called[ours]}: {_short(given[ours])}")
+                problems.append(f"{name}: {short(value)} contradicts {called[ours]}: {short(given[ours])}")
             given.setdefault(ours, value)
             called.setdefault(ours, name)
+        elif name in instead:
+            problems.append(f"{name}: {instead[name].format(value=short(value), count=counted(value))}")
         elif name in OFF:
             off = " or ".join(map(json.dumps, OFF[name] or ()))
-            problems.append(f"{name}: {_short(value)} is not supported by this server. Leave it out, or send {off}")
+            problems.append(f"{name}: {short(value)} is not supported by this server. Leave it out, or send {off}")
         else:
             unknown.append(name)
-    for name in unknown[:_MOST_UNKNOWN]:
-        problems.append(f"{_short(name)[1:-1]}: is not known.{did_you_mean(name, {*known, *OFF, *to_ours})}")
-    if len(unknown) > _MOST_UNKNOWN:
-        problems.append(f"the body: {len(unknown) - _MOST_UNKNOWN:,} more names are not known")
+    for name in unknown[:_MAX_UNKNOWN]:
+        problems.append(f"{short(name)[1:-1]}: is not known.{did_you_mean(name, {*known, *instead, *OFF, *to_ours})}")
+    if len(unknown) > _MAX_UNKNOWN:
+        problems.append(f"the body: {len(unknown) - _MAX_UNKNOWN:,} more names are not known")
     return given, called, problems
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,55 +1,37 @@
-"""What clients of an OpenAI-compatible server ask: the part of the protocol that one prompt template can honour.
+"""What clients of an OpenAI-compatible server ask: the part of the protocol that a template can honour.
 
 A parameter that would change the answer and is not supported is refused by name, never ignored (parameters.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
+    StrictBool,
     StrictInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from ..errors import ConfigError
+from ..generation.logprobs import Logprobs
 from ..generation.sampling import Sampling
-from .parameters import sorted_out
+from .parameters import INSTEAD_IN_CHATS, INSTEAD_IN_COMPLETIONS, read_parameters
+from .refusals import Refused, validation_problems
+from .values import Prompt, counted, read_content, read_count, read_prompts, read_stop, short
 
 NO_LIMIT = 2**31 - 1
-"""Tokens of an answer that ends by itself, or where the model reads no further."""
-
-
-MOST_STOPS = 64
+"""The limit of an answer that ends by itself, or where the model reads no further."""
+MAX_STOPS = 64
 """Each is looked for whenever an answer grows."""
-
-
-class Refused(Exception):
-    """A request that gets an error: HTTP status, reason, and the parameter it is about."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The error as clients of the protocol read it."""
-        kind = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}.get(
-            self.status, "invalid_request_error"
-        )
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
-
-    @classmethod
-    def because(cls, problems: list[str]) -> Refused:
-        """One refusal of all problems, each of which begins with its parameter and a colon."""
-        return cls(400, "; ".join(problem.rstrip(".") for problem in problems) + ".", problems[0].partition(":")[0])
 
 
 class StreamOptions(BaseModel):
@@ -62,6 +44,12 @@ class StreamOptions(BaseModel):
 class BaseRequest(BaseModel):
     """What both kinds of request say."""
 
+    about: ClassVar[str]
+    """The parameter that holds what is asked."""
+    usual_limit: ClassVar[int]
+    """Maximum number of new tokens if the request does not say."""
+    instead: ClassVar[dict[str, str]]
+    """What to do instead of sending some parameters."""
     model: str | None = None
     max_tokens: StrictInt | None = None
     temperature: float | None = None
@@ -74,6 +62,22 @@ class BaseRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     _called: dict[str, str] = PrivateAttr(default_factory=dict)
+    _stops = field_validator("stop", mode="plain")(read_stop)
+
+    @property
+    def top(self) -> int | None:
+        """How many of the likeliest tokens to tell of beside each token's log-probability; None to tell of none."""
+        return None
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the prompt is part of the reply."""
+        return False
+
+    @property
+    def prompt_only(self) -> bool:
+        """Whether no token is to be made."""
+        return False
 
     @model_validator(mode="wrap")
     @classmethod
@@ -81,36 +85,35 @@ class BaseRequest(BaseModel):
         """All that is wrong is told at once, by the client's own names."""
         if not isinstance(sent, dict):
             return read(sent)
-        given, called, problems = sorted_out(sent, cls.model_fields)
+        given, called, problems = read_parameters(sent, cls.model_fields, cls.instead)
         try:
             asking = read(given)
         except ValidationError as error:
-            problems += explained(error.errors(), called)
+            misplaced = any(problem.startswith(("messages:", "prompt:")) for problem in problems)
+            told = ("missing", (cls.about,)) if misplaced else None
+            problems += validation_problems(
+                [one for one in error.errors() if (one["type"], one["loc"]) != told], called
+            )
         if problems:
             raise Refused.because(problems)
         asking._called = called
         return asking
 
-    @property
-    def about(self) -> str:
-        """The parameter that holds what is asked."""
-        raise NotImplementedError
-
-    @property
-    def _usual_limit(self) -> int:
-        raise NotImplementedError
+    def new_logprobs(self) -> Logprobs | None:
+        """What keeps one answer's log-probabilities, where they are asked for."""
+        return None if self.top is None else Logprobs(self.top, of_prompt=self.echoes)
 
     def sampling(self) -> Sampling:
-        """How tokens are chosen; greedy where the request does not say.
+        """How tokens are chosen; greedy if the request does not say.
 
         Raises:
             Refused: a value is out of range.
         """
-        limit = self._usual_limit if self.max_tokens is None else self.max_tokens
+        limit = self.usual_limit if self.max_tokens is None else self.max_tokens or int(self.prompt_only)
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stops) > MOST_STOPS:
+        if len(stops) > MAX_STOPS:
             name = self._called.get("stop", "stop")
-            raise Refused(400, f"{name}: {len(stops):,} texts are more than the {MOST_STOPS} that may be sent.", name)
+            raise Refused(400, f"{name}: {len(stops):,} texts are more than the {MAX_STOPS} that may be sent.", name)
         chosen = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
         try:
             return Sampling(
@@ -120,41 +123,49 @@ class BaseRequest(BaseModel):
                 **{name: value for name, value in chosen.items() if value is not None},
             )
         except ConfigError as error:
-            called = {**self._called, "max_new_tokens": self._called.get("max_tokens", "max_tokens")}
-            parts = [problem.partition(":") for problem in error.problems]
-            raise Refused.because([f"{called.get(name, name)}:{rule}" for name, _, rule in parts]) from error
+            problems = []
+            for name, _, rule in (problem.partition(": ") for problem in error.problems):
+                if name == "max_new_tokens":
+                    name, rule = "max_tokens", self._limits(rule)
+                problems.append(f"{self._called.get(name, name)}: {rule}")
+            raise Refused.because(problems) from error
+
+    def _limits(self, rule: str) -> str:
+        """What `max_tokens` may be, given what `Sampling` says of it."""
+        return f"{rule.rstrip('.')}, or -1 for as much as the model reads"
 
 
 class CompletionRequest(BaseRequest):
-    """POST /v1/completions: texts to go on from, without any template."""
+    """POST /v1/completions: texts or token ids to continue, without any template."""
 
-    prompt: str | list[str]
+    about: ClassVar[str] = "prompt"
+    usual_limit: ClassVar[int] = 16
+    instead: ClassVar[dict[str, str]] = INSTEAD_IN_COMPLETIONS
+    prompt: list[Prompt]
+    """Each a text or token ids; clients may send one of either by itself."""
+    logprobs: int | None = None
+    echo: StrictBool | None = None
 
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _texts(cls, value: Any) -> Any:
-        if isinstance(value, list) and any(isinstance(part, int | list) for part in value):
-            raise ValueError(
-                "token ids are not read by this server; send the text itself, as lm-eval does with "
-                "tokenized_requests=False"
-            )
-        if not value:
-            raise ValueError("must be a text, or a list of at least one")
-        return value
+    _prompts = field_validator("prompt", mode="plain")(read_prompts)
+
+    _counts = field_validator("logprobs", mode="plain")(read_count)
 
     @property
-    def about(self) -> str:
-        """The parameter that holds what is asked."""
-        return "prompt"
+    def top(self) -> int | None:
+        return self.logprobs
 
     @property
-    def _usual_limit(self) -> int:
-        return 16
+    def echoes(self) -> bool:
+        return bool(self.echo)
 
     @property
-    def prompts(self) -> list[str]:
-        """The texts."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompt_only(self) -> bool:
+        return self.max_tokens == 0 and self.echoes
+
+    def _limits(self, rule: str) -> str:
+        if self.max_tokens == 0:
+            return "0 needs echo: true. Without it, send at least 1, or -1 for as much as the model reads"
+        return super()._limits(rule)
 
 
 class Message(BaseModel):
@@ -163,18 +174,10 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
     role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: str | None = None
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _joined(cls, value: Any) -> Any:
-        """A list of text parts is their text."""
-        if not isinstance(value, list):
-            return value
-        for place, part in enumerate(value):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            if kind != "text" or not isinstance(part.get("text"), str):
-                raise ValueError(f"part {place} is {kind!r}; this server reads parts of the type 'text' only")
-        return "".join(part["text"] for part in value)
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    _contents = field_validator("content", mode="plain")(read_content)
 
     @property
     def text(self) -> str:
@@ -183,22 +186,55 @@ class Message(BaseModel):
 
 
 class ChatRequest(BaseRequest):
-    """POST /v1/chat/completions: the last user turn is the instruction; `input` may stand beside the messages."""
+    """POST /v1/chat/completions; `input` may stand beside the messages.
 
+    A chat template gets all messages, a prompt template the last user turn as its instruction.
+    """
+
+    about: ClassVar[str] = "messages"
+    usual_limit: ClassVar[int] = 512
+    instead: ClassVar[dict[str, str]] = INSTEAD_IN_CHATS
     messages: list[Message]
     input: str = ""
+    logprobs: StrictBool | None = None
+    top_logprobs: int | None = None
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _as_here(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"{short(value)} must be true, with top_logprobs: {counted(value)}")
+        return value
+
+    @field_validator("top_logprobs", mode="plain")
+    @classmethod
+    def _beside_logprobs(cls, value: Any, info: ValidationInfo) -> int:
+        if read_count(value) and not info.data.get("logprobs", True):  # absent where it is wrong itself
+            raise ValueError("goes with logprobs: true")
+        return int(value)
 
     @property
-    def about(self) -> str:
-        """The parameter that holds what is asked."""
-        return "messages"
+    def top(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
-    @property
-    def _usual_limit(self) -> int:
-        return 512
+    def conversation(self) -> list[dict[str, Any]]:
+        """The messages as chat templates read them.
+
+        Raises:
+            Refused: there is nothing to answer.
+        """
+        said = [message.model_dump(exclude_none=True) | {"content": message.text} for message in self.messages]
+        for message in said:
+            message["role"] = {"developer": "system", "function": "tool"}.get(message["role"], message["role"])
+        last = said[-1] if said else {}
+        if last.get("role") not in ("user", "tool") or not last["content"].strip():
+            raise Refused(400, "messages: the last one must be a user's, with a text.", "messages")
+        if self.input:
+            said[-1] = {**last, "content": f"{last['content']}\n\n{self.input}"}
+        return said
 
     def instruction(self) -> str:
-        """What the template's instruction becomes.
+        """What the prompt template's instruction becomes.
 
         Raises:
             Refused: messages that a template of one instruction and one input cannot express.
@@ -214,14 +250,3 @@ class ChatRequest(BaseRequest):
         if not self.messages or self.messages[-1].role != "user" or not self.messages[-1].text.strip():
             raise Refused(400, "messages: the last one must be a user's, with a text.", "messages")
         return self.messages[-1].text
-
-
-def explained(errors: Iterable[Any], called: dict[str, str] | None = None) -> list[str]:
-    """What pydantic complains about, each with the place in the body: `messages[0].role: Field required`."""
-    problems = []
-    for problem in errors:
-        first, *more = [part for part in problem["loc"] if part != "body"] or ["the body"]
-        where = str((called or {}).get(first, first))
-        where += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in more)
-        problems.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
-    return problems

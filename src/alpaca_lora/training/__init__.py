@@ -33,7 +33,7 @@ def finetune(config: FinetuneConfig | None = None, *, recipe: str | None = None,
         DataError: records that cannot be used.
         ModelError: a base that cannot be used.
         TrainingError: losses that are no numbers, a full disk, no memory for a single example.
-        RunInterrupted: Ctrl-C or SIGTERM; the run has a checkpoint and `resume="auto"` continues it.
+        RunInterrupted: Ctrl-C, SIGTERM or `stop_after`; the run has a checkpoint and `resume="auto"` continues it.
     """
     if config is None:
         config = FinetuneConfig.make(recipe, **overrides)

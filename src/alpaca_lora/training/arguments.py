@@ -9,10 +9,10 @@ import torch
 from transformers import TrainingArguments
 
 from ..config import FinetuneConfig
-from ..data.steps import StepDataset
+from ..data.step_dataset import StepDataset
 from ..models.distributed import processes
-from .fsdp import shard_settings, sum_in_float32
-from .trackers import tracker_names
+from .fsdp import set_mixed_precision, shard_settings
+from .tracker_runs import reported_as
 
 OPTIMIZERS: dict[str, dict[str, str]] = {  # ours -> transformers'
     "adamw": {},
@@ -22,7 +22,12 @@ OPTIMIZERS: dict[str, dict[str, str]] = {  # ours -> transformers'
 
 
 def training_arguments(
-    config: FinetuneConfig, steps: StepDataset, dtype: torch.dtype, has_validation: bool, from_start: bool
+    config: FinetuneConfig,
+    steps: StepDataset,
+    dtype: torch.dtype,
+    has_validation: bool,
+    from_start: bool,
+    tracker_id: str = "",
 ) -> TrainingArguments:
     """What the Trainer is told.
 
@@ -32,6 +37,7 @@ def training_arguments(
         dtype: Dtype of matrix multiplications.
         has_validation: Whether there are validation examples.
         from_start: Whether the run starts at its first step, and so is evaluated before it.
+        tracker_id: What trackers tell the run by.
     """
     made = TrainingArguments(
         output_dir=str(Path(config.output_dir) / "checkpoints"),
@@ -46,6 +52,7 @@ def training_arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         use_cpu=processes().device.type == "cpu",
         logging_steps=1,
         logging_nan_inf_filter=False,  # it replaces a NaN by the mean of the losses before it
@@ -55,17 +62,17 @@ def training_arguments(
         save_strategy="steps",
         save_steps=config.save_steps,
         seed=config.seed,
-        report_to=tracker_names(config.report_to),
         label_names=["targets"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
+        **reported_as(config, tracker_id),
         **OPTIMIZERS[config.optimizer],
         **(shard_settings(config) if config.fsdp else {}),
     )
     if config.fsdp and made.bf16:
-        sum_in_float32(made)
+        set_mixed_precision(made)
     if made.n_gpu > 1:  # several GPUs and one process: the Trainer would split each pack over them (DataParallel)
         made._n_gpu = 1
     return made

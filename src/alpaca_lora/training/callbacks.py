@@ -11,26 +11,36 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from ..config import FinetuneConfig
 from ..errors import TrainingError
-from ..runs.history import NAME
+from ..runs import eval_records
+from ..runs.history import NAME, read_history
+from .best_model import ends_early, is_over
 from .fsdp import check_sharded
+from .reference import REFERENCE
 
-_STEP_KEYS = ("loss", "learning_rate", "grad_norm", "supervised_tokens", "computed_tokens")
+_STEP_KEYS = ("loss", "learning_rate", "grad_norm", "skipped", "supervised_tokens", "computed_tokens")
+_REWARDS = tuple(f"rewards/{name}" for name in ("chosen", "rejected", "margins", "accuracies"))
 
 
 class HistoryCallback(TrainerCallback):
-    """Appends to history.jsonl, puts a copy into each checkpoint, and stops a run whose loss is no longer a number."""
+    """Appends to history.jsonl, and stops a run whose loss is no longer a number.
 
-    def __init__(self, output_dir: Path) -> None:
-        self.output_dir = output_dir
+    Each checkpoint gets a copy of it, of eval_records.jsonl and of reference.safetensors.
+    """
+
+    def __init__(self, config: FinetuneConfig) -> None:
+        self.config, self.output_dir = config, Path(config.output_dir)
         self.step_started = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_started = time.perf_counter()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:  # before the checkpoint is sealed, so that its manifest covers the copy
-            shutil.copyfile(self.output_dir / NAME, Path(args.output_dir) / f"checkpoint-{state.global_step}" / NAME)
+        if state.is_world_process_zero:  # before the checkpoint is sealed, so that its manifest covers the copies
+            for path in (self.output_dir / name for name in (NAME, eval_records.NAME, REFERENCE)):
+                if path.exists():
+                    shutil.copyfile(path, Path(args.output_dir) / f"checkpoint-{state.global_step}" / path.name)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
@@ -42,13 +52,16 @@ class HistoryCallback(TrainerCallback):
                     "written. Lower learning_rate, or look at the data of that step and at the base model's weights."
                 )
         if "loss" in logs:
-            line |= {key: logs[key] for key in _STEP_KEYS if key in logs}
+            line |= {key: logs[key] for key in (*_STEP_KEYS, *_REWARDS) if key in logs}
             line["seconds"] = time.perf_counter() - self.step_started
         elif "eval_loss" in logs:
-            line["eval_loss"] = logs["eval_loss"]
+            line |= {key: logs[key] for key in ("eval_loss", *(f"eval_{name}" for name in _REWARDS)) if key in logs}
         else:
             return
         if state.is_world_process_zero:
+            steps_left = "eval_loss" in line and state.global_step < state.max_steps
+            if steps_left and ends_early(self.config, [*read_history(self.output_dir), line]):
+                line["stopped_early"] = 1
             with (self.output_dir / NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -60,13 +73,13 @@ class NothingLeft(Exception):
 class CheckStart(TrainerCallback):
     """Once everything is prepared and loaded: is the model sharded, if that was asked for, and are steps left?"""
 
-    def __init__(self, sharded: bool) -> None:
-        self.sharded = sharded
+    def __init__(self, config: FinetuneConfig) -> None:
+        self.config = config
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if self.sharded:
+        if self.config.fsdp:
             check_sharded(model)
-        if state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps or is_over(self.config):
             raise NothingLeft  # the Trainer would take one more step
 
 

@@ -30,6 +30,7 @@ from ..errors import TrainingError
 from ..files import no_room, sha256_of_file, sha256_of_json, sync_folder, write_atomically
 from ..models.distributed import processes
 from ..runs.checkpoints import MANIFEST, checkpoints_in, newest_name, step_of
+from ..runs.evaluations import best_of
 from ..runs.history import read_history
 from ..runs.versions import versions
 from ..textfiles import read_json_file
@@ -104,14 +105,19 @@ def ranks_of(checkpoint: Path) -> int:
     return int(content.get("processes", processes().num_processes))
 
 
-def newest_valid(checkpoints: Path, run: str) -> tuple[Path | None, list[str]]:
+def newest_valid(checkpoints: Path, run: str, with_best: bool = False) -> tuple[Path | None, list[str]]:
     """The newest valid checkpoint of a run, and a sentence for each newer one that was passed over and set aside.
 
     Only one process may call this.
+
+    Args:
+        checkpoints: Their folder.
+        run: The run's fingerprint.
+        with_best: One is only valid with that of its best evaluation, whose weights may become the result.
     """
     passed: list[str] = []
     for folder in sorted(checkpoints_in(checkpoints), key=step_of, reverse=True):
-        reason = flaw(folder, run)
+        reason = flaw(folder, run) or (_flaw_of_best(folder, run) if with_best else None)
         if reason is None:
             return folder, passed
         aside = checkpoints / SET_ASIDE / folder.name
@@ -123,6 +129,15 @@ def newest_valid(checkpoints: Path, run: str) -> tuple[Path | None, list[str]]:
         folder.rename(aside)
         passed.append(f"{folder.name} was set aside ({aside}): {reason}.")
     return None, passed
+
+
+def _flaw_of_best(folder: Path, run: str) -> str | None:
+    best = best_of(read_history(folder))
+    if best is None or best.step == step_of(folder):
+        return None
+    other = folder.with_name(f"checkpoint-{best.step}")
+    reason = flaw(other, run)
+    return reason and f"its best evaluation's, {other.name}, cannot be used: {reason}"
 
 
 class Checkpoints(TrainerCallback):
@@ -146,6 +161,12 @@ class Checkpoints(TrainerCallback):
             check_space(self.output_dir, more, "the run's checkpoints")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._check_space(args, state, control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._check_space(args, state, control)  # an evaluation may have asked for a checkpoint
+
+    def _check_space(self, args: Any, state: Any, control: Any) -> None:
         if control.should_save and state.is_world_process_zero:
             what = f"the checkpoint of step {state.global_step}"
             check_space(self.output_dir, self.bytes, what, newest_name(Path(args.output_dir)))
@@ -158,11 +179,11 @@ class Checkpoints(TrainerCallback):
 
     def _prune(self, checkpoints: Path) -> None:
         found = sorted(checkpoints_in(checkpoints), key=step_of)
-        losses = {line["step"]: line["eval_loss"] for line in read_history(self.output_dir) if "eval_loss" in line}
-        rated = [folder for folder in found if step_of(folder) in losses]
-        best = min(rated, key=lambda folder: losses[step_of(folder)], default=None)
+        steps = {step_of(folder) for folder in found}
+        history = [line for line in read_history(self.output_dir) if "loss" in line or line["step"] in steps]
+        best = best_of(history)
         for folder in found[: -self.keep]:
-            if folder != best:
+            if best is None or step_of(folder) != best.step:
                 shutil.rmtree(folder)
 
 

@@ -66,7 +66,7 @@ def shard_settings(config: FinetuneConfig) -> dict[str, Any]:
     }
 
 
-def sum_in_float32(arguments: TrainingArguments) -> None:
+def set_mixed_precision(arguments: TrainingArguments) -> None:
     """Have gradients of bfloat16 products summed over ranks in float32; accelerate 1.15 sums them in bfloat16."""
     assert arguments.fsdp_plugin_args is not None
     arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)

@@ -1,4 +1,4 @@
-"""Stopping a run from outside: SIGTERM and Ctrl-C end it after the step it is in, with a checkpoint."""
+"""Stopping a run before its end, with a checkpoint: after the step in which SIGTERM or Ctrl-C came, or a given one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..models.distributed import processes
+from .callbacks import NothingLeft
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -21,11 +22,15 @@ class StopOnSignal(TrainerCallback):
 
     All ranks stop after the same step, whichever of them was told.
 
+    Args:
+        after: Optimizer steps to stop after in any case; None for none.
+
     Attributes:
         received: The signal's number, 0 where there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: int | None = None) -> None:
+        self.after = after
         self.received = 0
         self.before: dict[int, Any] = {}
 
@@ -48,11 +53,20 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
         self.before = {}
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.is_reached(state.global_step):
+            raise NothingLeft  # for now
+
+    def is_reached(self, step: int) -> bool:
+        """Whether the step to stop after is done."""
+        return self.after is not None and step >= self.after
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._told():
+        if self.told() or self.is_reached(state.global_step):
             control.should_save = control.should_training_stop = True  # an evaluation that is due is not left out
 
-    def _told(self) -> bool:
+    def told(self) -> bool:
+        """Whether any rank was told to stop; all must call this."""
         state = processes()
         if state.num_processes > 1:
             heard = torch.tensor(self.received, device=state.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from ..config import FinetuneConfig
 from ..models.distributed import processes
+from ..models.hub import commit_of
 from ..models.load import Placement, empty_model, load_model
 from ..models.lora import add_lora
 from ..models.quantization import check_bitsandbytes
@@ -26,7 +27,11 @@ def check_abilities(config: FinetuneConfig) -> None:
 
 
 def trainable_model(
-    config: FinetuneConfig, base: str, placement: Placement, continued: Callable[[Any], Any] | None = None
+    config: FinetuneConfig,
+    base: str,
+    placement: Placement,
+    continued: Callable[[Any], Any] | None = None,
+    new_tokens: Mapping[int, list[int]] | None = None,
 ) -> Any:
     """A base model with LoRA matrices on it, or with all of its weights trainable.
 
@@ -34,6 +39,7 @@ def trainable_model(
         config: The run's settings.
         base: What `resolve_base` gave.
         placement: Device, and dtype of products and frozen weights. Weights that train are float32.
+        new_tokens: As of `add_lora`.
         continued: Puts the matrices of the adapter the run starts from on a base; new ones are made if left out.
     """
     full = config.method == "full"
@@ -46,14 +52,20 @@ def trainable_model(
         model = load_model(base, weights, 4 if config.method == "qlora" else 8 if config.load_in_8bit else None)
     if full:
         return model.requires_grad_(True)
-    if continued is not None:
-        return continued(model)
+    trained = continued(model) if continued is not None else _with_lora(config, model, new_tokens)
+    trained.peft_config["default"].revision = commit_of(base)
+    return trained
+
+
+def _with_lora(config: FinetuneConfig, model: Any, new_tokens: Mapping[int, list[int]] | None) -> Any:
     return add_lora(
         model,
         r=config.lora_r,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,
         targets=config.lora_target_modules,
+        rank_pattern=config.rank_pattern,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
+        new_tokens=new_tokens,
     )

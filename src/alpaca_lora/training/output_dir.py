@@ -7,16 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..config import FinetuneConfig
-from ..errors import ConfigError
+from ..errors import AdapterError, ConfigError
 from ..models.distributed import processes
-from ..runs.contract import NAME
-from ..runs.identity import check_settings, identity_of, settings_of
-from ..textfiles import read_json_file
+from ..runs.identity import check_settings, settings_of
+from ..runs.run_file import RUN_FILE, RunFile
 
 
 @contextmanager
@@ -56,8 +54,8 @@ def output_dir_locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:
-    """What the folder's run file says where the run continues, else None; makes nothing.
+def check_output_dir(config: FinetuneConfig) -> RunFile | None:
+    """The folder's run file if the run continues, else None; makes nothing.
 
     Raises:
         ConfigError: it is a file, holds something else, or `resume` finds another run.
@@ -65,12 +63,12 @@ def check_output_dir(config: FinetuneConfig) -> dict[str, Any] | None:
     folder = Path(config.output_dir)
     if os.path.exists(folder) and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
-    run_file = folder / NAME
+    run_file = folder / RUN_FILE
     holds = [entry.name for entry in folder.iterdir() if entry.name[0] != "."] if folder.exists() else []
     before = None
     if config.resume and run_file.exists():
-        before = _read_run_file(run_file)
-        check_settings(settings_of(before["config"]), settings_of(config))
+        before = _read_run(folder)
+        check_settings(settings_of(before.config), settings_of(config))
     elif config.resume is True:
         raise ConfigError(f"resume: {folder} holds no run. Start it without resume, or with resume=auto.")
     elif holds and processes().is_main_process:
@@ -97,12 +95,11 @@ def make_output_dir(config: FinetuneConfig) -> Path:
     return folder
 
 
-def _read_run_file(path: Path) -> dict[str, Any]:
+def _read_run(folder: Path) -> RunFile:
     try:
-        content = read_json_file(path, ConfigError)
-        identity_of(content["config"], content["data"]["fingerprint"], content["contract"], content.get("parent"))
-        return {**content, "finished": bool(content["finished"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"resume: {path} is damaged or not a run's. Start the run anew, in a new output_dir."
-        ) from error
+        found = RunFile.read(folder)
+    except AdapterError as error:
+        raise ConfigError(f"resume: {error} Or start the run anew, in a new output_dir.") from error
+    if found is None or found.finished is None or found.data is None:
+        raise ConfigError(f"resume: {folder / RUN_FILE} is not a run's. Start the run in a new output_dir.")
+    return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,48 @@ from typing import Any
 from transformers import set_seed
 
 from ..config import FinetuneConfig
-from ..data.steps import PackDataset, StepDataset
+from ..data.step_dataset import PackDataset, StepDataset
 from ..data.tokens import Examples
 from ..errors import RunInterrupted, all_of
 from ..generation.model import LocalModel
 from ..models.attention import IMPLEMENTATION
 from ..models.distributed import from_first_rank, processes
 from ..models.fingerprint import fingerprint
-from ..models.load import Placement, checkpoint_activations, resolve_base
+from ..models.hub import commit_of
+from ..models.load import Placement, checkpoint_activations, load_tokenizer, resolve_base
+from ..models.new_tokens import pieces_of
 from ..planning.preparation import prepare, report_dropped
 from ..planning.schedule import check_schedule
 from ..planning.steps import plan_steps
-from ..runs.contract import Contract, write_run_file
+from ..runs.checkpoints import step_of
+from ..runs.contract import Contract
+from ..runs.eval_records import EvalRecords, append_losses
 from ..runs.history import begin_history
-from ..runs.identity import check_identity, fingerprint_of, identity_of
+from ..runs.identity import check_identity, fingerprint_of
+from ..runs.result import result_flaw
+from ..runs.run_file import RunFile
+from ..runs.whole_model import check_weights
 from .arguments import default_displays, training_arguments
+from .best_model import ActOnEvaluation, is_over, load_best
 from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
 from .checkpoint import Checkpoints, full_disk_explained
+from .compiled_layers import CompiledLayers, compiles
+from .fast_path import fast_path
 from .fsdp import check_can_shard
 from .interrupt import StopOnSignal
 from .model import check_abilities, trainable_model
+from .neftune import EmbeddingNoise
 from .output_dir import check_output_dir, make_output_dir
 from .parent_adapter import continue_from
+from .preference_loss import PreferenceLoss
+from .preference_trainer import PreferenceTrainer
+from .reference import take_up_reference
+from .regressions import against_base
 from .resume import starting_point
 from .run import Run
-from .save import result_flaw, save_run
+from .save import save_run
 from .start import print_start
+from .tracker_runs import TrackerRuns, tracker_id_of
 from .trackers import check_trackers
 from .trainer import AlpacaTrainer
 
@@ -56,33 +72,38 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     _, _, placement, previous = all_of(  # the problems of all of them in one message
         lambda: check_can_shard(config),
         lambda: check_trackers(config.report_to),
-        lambda: Placement.choose(config.dtype),
+        lambda: Placement.choose(config.dtype, float16=not config.fsdp),
         lambda: check_output_dir(config),
     )
     output_dir = make_output_dir(config)
     is_main = processes().is_main_process
 
     # Records: read, split, encoded (as the adapter's were, if the run starts from one), and laid out in steps.
-    base = resolve_base(config.base_model)
+    base = resolve_base(_at_its_commit(config.base_model, previous))
     data = prepare(config, base, parent.encoder(config, base) if parent else None)
     report_dropped(config, data)
-    steps = plan_steps(config, data.model_config, data.train, placement)
+    steps = plan_steps(config, data.model_config, data.train, placement, data.mixture)
 
     # Identity: a run is continued only by itself. The contract is what inference needs to know of it.
+    if is_main:
+        check_weights(base)
     base_fingerprint = from_first_rank(fingerprint(base) if is_main else None)  # broadcast
     if parent:
-        contract = parent.contract_for(config, data.encoder, base_fingerprint, data.model_config)
+        contract = parent.contract_for(config, data.encoder, base, base_fingerprint, data.model_config)
     else:
-        contract = Contract.of(data.encoder, config.base_model, base_fingerprint, data.model_config)
-    described: dict[str, Any] = {"config": config.to_dict(), "data": data.described, "seed": config.seed}
-    described |= {"parent": parent.described} if parent else {}
-    identity = identity_of(config, data.records.fingerprint, asdict(contract), described.get("parent"))
+        contract = Contract.of(data.encoder, config.base_model, base_fingerprint, data.model_config, commit_of(base))
+    run_file = RunFile(
+        contract,
+        finished=False,
+        config=config.to_dict(),
+        data=data.described,
+        seed=config.seed,
+        parent=parent.described if parent else None,
+        tracker_id=tracker_id_of(config, previous.tracker_id if previous else ""),
+    )
     if previous:
-        begun = identity_of(
-            previous["config"], previous["data"]["fingerprint"], previous["contract"], previous.get("parent")
-        )
-        check_identity(begun, identity)
-        if previous["finished"]:
+        check_identity(previous.identity, run_file.identity)
+        if previous.finished:
             flaw = from_first_rank(result_flaw(output_dir, previous) if is_main else None)
             if flaw is None:
                 processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
@@ -94,7 +115,9 @@ def run_pipeline(config: FinetuneConfig) -> Run:
 
     # Model: the base with what trains marked, and its answers before training.
     set_seed(config.seed)
-    model = trainable_model(config, base, placement, partial(parent.put_on, config=config) if parent else None)
+    continued = partial(parent.put_on, config=config) if parent else None
+    new_tokens = pieces_of(load_tokenizer(base), data.encoder.tokenizer, config.new_tokens or [])
+    model = trainable_model(config, base, placement, continued, new_tokens)
     print_start(config, model, placement, data, steps)
     answering = LocalModel(model, data.encoder, contract.stop_ids, contract)  # the same model, before and after
     untrained = [answering.generate(instruction) for instruction in config.sample_instructions]
@@ -102,17 +125,27 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     # Training, and what it gives.
     with full_disk_explained(output_dir):
         if is_main:
-            write_run_file(output_dir, contract, finished=False, **described)
-        train(config, model, placement, steps, data.validation, fingerprint_of(identity))
+            run_file.write(output_dir)
+        run = fingerprint_of(run_file.identity)
+        train(config, model, placement, steps, data.validation, data.eval_records, run, run_file.tracker_id)
         model.eval()
         answers = [answering.generate(instruction) for instruction in config.sample_instructions]
         samples = [
             {"instruction": instruction, "before": old, "after": new}
             for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
         ]
-        save_run(output_dir, base, model, placement.dtype, data.encoder, contract, {**described, "samples": samples})
+        changed = against_base(config, model, data, steps.planner)
+        run_file = replace(run_file, samples=samples, regressions=changed)
+        planned = config.total_steps(steps.steps_per_epoch)
+        save_run(output_dir, base, model, placement.dtype, data.encoder, run_file, planned)
     processes().wait_for_everyone()
     return Run(output_dir)
+
+
+def _at_its_commit(base_model: str, previous: RunFile | None) -> str:
+    """The base of a run that continues, at the commit it began with, unless another is named; any other as it is."""
+    begun = previous.contract if previous else None
+    return begun.pinned_base if begun and begun.base_model == base_model else base_model
 
 
 def train(
@@ -121,7 +154,9 @@ def train(
     placement: Placement,
     steps: StepDataset,
     validation: Examples | None,
+    eval_records: EvalRecords | None = None,
     run: str = "",
+    tracker_id: str = "",
 ) -> AlpacaTrainer:
     """Train `model` in place; the exact step itself is in `trainer.py`.
 
@@ -131,46 +166,70 @@ def train(
         placement: Its device, and the dtype of its matrix multiplications.
         steps: What `plan_steps` gave.
         validation: Validation examples, or None.
+        eval_records: Their records; None keeps no losses by record.
         run: The run's fingerprint; its checkpoints carry it.
+        tracker_id: What trackers tell the run by.
 
     Returns:
-        The trainer after its last step.
+        The trainer after its last step; the model has the weights to keep.
 
     Raises:
-        RunInterrupted: SIGTERM or SIGINT came.
+        RunInterrupted: SIGTERM or SIGINT came, or the step of `stop_after`.
         TrainingError: a loss or gradient is no number, the disk is full, or memory is short for a single example.
     """
-    if steps.planner.layout != "padded":
+    if steps.planner.layout != "padded":  # attention that reads a pack's mask; see models/attention.py
         model.set_attn_implementation(IMPLEMENTATION)
     if config.gradient_checkpointing:
         checkpoint_activations(model)
     output_dir = Path(config.output_dir)
     checkpoint = starting_point(config, run) if config.resume else None
+    preference = PreferenceLoss.wanted(config)
     if processes().is_main_process:
         begin_history(output_dir, checkpoint)
-    stop = StopOnSignal()
-    trainer = AlpacaTrainer(
+        if checkpoint and preference and preference.has_reference:
+            take_up_reference(output_dir, checkpoint)
+        if eval_records:
+            eval_records.begin(output_dir, checkpoint)
+    stop = StopOnSignal(config.stop_after)
+    on = compiles(config, placement.device, sum(tensor.numel() for tensor in model.parameters()), steps)
+    compiled = CompiledLayers(on, config.compile is True, model, steps.planner)
+    trackers = TrackerRuns(config, tracker_id, step_of(checkpoint) if checkpoint else 0)
+    of_pairs: dict[str, Any] = {}
+    if preference:
+        of_pairs = {"preference": preference, "run_dir": output_dir, "told": stop.told}
+    trainer = (PreferenceTrainer if preference else AlpacaTrainer)(
+        **of_pairs,
         model=model,
-        args=training_arguments(config, steps, placement.dtype, validation is not None, checkpoint is None),
+        args=training_arguments(config, steps, placement.dtype, validation is not None, checkpoint is None, tracker_id),
         train_dataset=steps,
         eval_dataset=PackDataset(replace(steps.planner, examples=validation)) if validation is not None else None,
+        keep_losses=partial(append_losses, output_dir) if eval_records else None,
+        noise=EmbeddingNoise.wanted(config, model, steps.planner),
         callbacks=[
-            CheckStart(config.fsdp),
-            HistoryCallback(output_dir),
+            CheckStart(config),
+            HistoryCallback(config),
+            ActOnEvaluation(config),
             Checkpoints(output_dir, run, config.save_total_limit),  # hashes the history's copy, so comes after it
             EvaluateLast(),
+            compiled,
             stop,
+            *trackers.callbacks(),
         ],
     )
     for callback in default_displays():
         trainer.remove_callback(callback)
     trainer.add_callback(ProgressBar)
-    with suppress(NothingLeft), stop:
+    with suppress(NothingLeft), stop, fast_path(config, model, placement), compiled, trackers:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.received and trainer.state.global_step < trainer.state.max_steps:
+    step, last = trainer.state.global_step, trainer.state.max_steps
+    if (stop.received or stop.is_reached(step)) and step < last and not is_over(config):
+        by = signal.Signals(stop.received).name if stop.received else "stop_after"
+        where = f"after step {step} of {last}, with a checkpoint" if step else "before its first step"
         raise RunInterrupted(
-            f"stopped by {signal.Signals(stop.received).name} after step {trainer.state.global_step} of "
-            f"{trainer.state.max_steps}, with a checkpoint; the same with --resume auto (resume='auto') goes on.",
+            f"stopped by {by} {where}; the same {'' if stop.received else 'without stop_after, '}with --resume auto "
+            "(resume='auto') goes on.",
             stop.received,
         )
+    if config.keep == "best":
+        load_best(trainer, config, run)
     return trainer

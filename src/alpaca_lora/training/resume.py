@@ -14,7 +14,8 @@ from .checkpoint import newest_valid, ranks_of
 def starting_point(config: FinetuneConfig, run: str) -> Path | None:
     """The newest valid checkpoint of this run; rank 0 looks, all ranks take what it found."""
     folder = Path(config.output_dir) / "checkpoints"
-    found, passed = newest_valid(folder, run) if processes().is_main_process else (None, [])
+    with_best = config.keep == "best"
+    found, passed = newest_valid(folder, run, with_best) if processes().is_main_process else (None, [])
     for sentence in passed:
         warnings.warn(f"resume: {sentence}", stacklevel=2)
     path = from_first_rank(found)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..adapters.results import Merged
     from ..generation.model import LocalModel
     from ..runs.plots import Plot
+    from ..runs.regressions import Regressions
+    from ..runs.run_file import Metrics, RunFile
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,24 @@ class Run:
     @property
     def samples(self) -> list[dict[str, str]]:
         """`sample_instructions` with the answers before and after training."""
-        return self._file["samples"]
+        return self._file.samples
 
     @property
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Metrics:
         """Losses before and after, steps, tokens and seconds.
 
         Raises:
             ConfigError: the run has not ended yet, or the folder holds none.
         """
-        if "metrics" not in self._file:
+        metrics = self._file.metrics
+        if metrics is None:
             raise ConfigError(f"{self} Metrics are of finished runs; `history` has what is there.")
-        return self._file["metrics"]
+        return metrics
+
+    @property
+    def regressions(self) -> Regressions | None:
+        """What training changed beside its task; None where it was not measured."""
+        return self._file.regressions
 
     def to_pandas(self) -> Any:
         """The history as a DataFrame: one row per optimizer step and per evaluation."""
@@ -87,13 +95,13 @@ class Run:
         return run_line(self.output_dir)
 
     @property
-    def _file(self) -> dict[str, Any]:
-        from ..runs.contract import read_run_file
+    def _file(self) -> RunFile:
+        from ..runs.run_file import RUN_FILE, RunFile
 
-        content = read_run_file(self.output_dir)
-        if content is None:
-            raise ConfigError(f"{self.output_dir}: holds no run (no alpaca_lora.json).")
-        return content
+        found = RunFile.read(self.output_dir)
+        if found is None:
+            raise ConfigError(f"{self.output_dir}: holds no run (no {RUN_FILE}).")
+        return found
 
     @cached_property
     def model(self) -> LocalModel:

@@ -1,7 +1,9 @@
-"""What a finished run leaves in its folder: adapter or model, tokenizer, loss.png, a card, alpaca_lora.json."""
+"""What a finished run leaves in its folder: adapter or model, tokenizer, loss.png, a card, the run file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from ..files import sha256_of_file
 from ..models.distributed import processes
 from ..models.fingerprint import fingerprint
 from ..models.shards import Shards, base_folder
-from ..runs.adapter_files import WEIGHTS, describe_adapter, save_adapter
-from ..runs.contract import Contract, write_run_file
+from ..runs.adapter_files import WEIGHTS, read_adapter, save_adapter
+from ..runs.evaluations import best_of, evaluations_of, why_stopped
 from ..runs.history import read_history
 from ..runs.model_card import model_card
+from ..runs.peft_config import read_config
+from ..runs.result import result_files
+from ..runs.run_file import Metrics, RunFile
+from ..runs.saved_adapter import describe_adapter
 from .fsdp import save_model
 
 
@@ -27,10 +33,10 @@ def save_run(
     model: Any,
     dtype: torch.dtype,
     encoder: Encoder,
-    contract: Contract,
-    described: dict[str, Any],
+    run_file: RunFile,
+    planned_steps: int,
 ) -> None:
-    """Write all of it, alpaca_lora.json last; all ranks must call this.
+    """Write all of it, the run file last; all ranks must call this.
 
     Args:
         output_dir: The run's folder, with its history.
@@ -38,13 +44,13 @@ def save_run(
         model: Trained: a peft model, or one whose weights all trained.
         dtype: Dtype in which a whole model is saved.
         encoder: Its tokenizer is saved along, with the prompt as its chat template.
-        contract: The run's contract.
-        described: What alpaca_lora.json says beside contract, versions and metrics.
+        run_file: What there is to say of the run beside its result.
+        planned_steps: Steps it was to take.
 
     Raises:
         AdapterError, TrainingError: nothing was trained, or what was trained is not finite.
     """
-    full = described["config"]["method"] == "full"
+    full = run_file.config["method"] == "full"
     if full:
         save_model(model, output_dir, dtype)
     else:
@@ -53,49 +59,27 @@ def save_run(
         return
     if full:
         _check_trained(output_dir, base)
-    elif described.get("parent", {}).get("sha256") == sha256_of_file(output_dir / WEIGHTS):
+    elif run_file.parent and run_file.parent.sha256 == sha256_of_file(output_dir / WEIGHTS):
         raise AdapterError(
             f"{output_dir}: is still the adapter it started from: the steps were too small to change any value. Raise "
             "learning_rate or the number of steps."
         )
-    written = {"weights": fingerprint(str(output_dir))} if full else {"adapter": describe_adapter(output_dir)}
+    if full:
+        run_file = replace(run_file, weights=fingerprint(str(output_dir)))
+    else:
+        run_file = replace(run_file, adapter=describe_adapter(read_config(output_dir), read_adapter(output_dir)))
     put_chat_template(encoder)
     from ..runs.plots import plot_history  # matplotlib, only where a picture is drawn
 
     encoder.tokenizer.save_pretrained(output_dir)
     history = read_history(output_dir)
-    title = f"{described['config']['base_model']} on {described['data']['source']}"
+    assert run_file.data is not None
+    title = f"{run_file.config['base_model']} on {run_file.data.source}"
     plot_history(history, title).savefig(output_dir / "loss.png", dpi=120)
-    content = {**described, **written, "files": _result_files(output_dir), "metrics": metrics_of(history)}
-    warning = contract.load_template().warning
-    (output_dir / "README.md").write_text(model_card(content, warning), encoding="utf-8")
-    write_run_file(output_dir, contract, finished=True, **content)
-
-
-def result_flaw(output_dir: Path, content: dict[str, Any]) -> str | None:
-    """Why a finished run's folder does not hold what the run gave; None where it does.
-
-    Args:
-        output_dir: The run's folder.
-        content: What its alpaca_lora.json says.
-    """
-    weights = "model" if content["config"]["method"] == "full" else "adapter_model"
-    if not any(output_dir.glob(f"{weights}*.safetensors")):
-        return f"it holds no {weights}*.safetensors"
-    for name, digest in content.get("files", {}).items():  # absent in runs of earlier versions
-        path = output_dir / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if sha256_of_file(path) != digest:
-            return f"{name} is not what the run wrote"
-    return None
-
-
-def _result_files(output_dir: Path) -> dict[str, str]:
-    """Name and SHA-256 of each file that makes the adapter or model; about 1 GB/s."""
-    patterns = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json", "tokenizer*.json")
-    paths = sorted(path for pattern in patterns for path in output_dir.glob(pattern))
-    return {path.name: sha256_of_file(path) for path in paths}
+    metrics = metrics_of(history, run_file.config, planned_steps)
+    run_file = replace(run_file, finished=True, files=result_files(output_dir), metrics=metrics)
+    (output_dir / "README.md").write_text(model_card(run_file), encoding="utf-8")
+    run_file.write(output_dir)
 
 
 def _check_trained(output_dir: Path, base: str) -> None:
@@ -111,16 +95,44 @@ def _check_trained(output_dir: Path, base: str) -> None:
     )
 
 
-def metrics_of(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Losses before and after, steps, tokens and seconds of a history."""
+def metrics_of(history: list[dict[str, Any]], config: Mapping[str, Any], planned_steps: int) -> Metrics:
+    """Losses before and after, steps, tokens and seconds of a run, and whose weights were kept.
+
+    Args:
+        history: The lines of a run that has ended.
+        config: Its settings.
+        planned_steps: Steps it was to take.
+    """
     steps = [line for line in history if "loss" in line]
-    evaluations = [line["eval_loss"] for line in history if "eval_loss" in line]
-    return {
+    evaluations, best = evaluations_of(history), best_of(history)
+    kept = best if best and config["keep"] == "best" else evaluations[-1] if evaluations else None
+    patience, threshold = config["early_stopping_patience"], config["early_stopping_threshold"]
+    metrics: Metrics = {
         "steps": steps[-1]["step"],
         "loss": steps[-1]["loss"],
-        "eval_loss_before": evaluations[0] if evaluations else None,
-        "eval_loss_after": evaluations[-1] if evaluations else None,
+        "eval_loss_before": evaluations[0].loss if evaluations else None,
+        "eval_loss_after": kept.loss if kept else None,
         "supervised_tokens": sum(line["supervised_tokens"] for line in steps),
         "computed_tokens": sum(line["computed_tokens"] for line in steps),
         "train_seconds": round(sum(line["seconds"] for line in steps), 3),
+        "best_step": best.step if best else None,
+        "eval_loss_best": best.loss if best else None,
+        "kept": config["keep"],
+        "kept_step": kept.step if kept else steps[-1]["step"],
+        "stopped_early": why_stopped(history, patience, threshold, planned_steps) or None,
     }
+    last = (
+        steps[-1]
+        if kept is None
+        else next(line for line in history if "eval_loss" in line and line["step"] == kept.step)
+    )
+    if rewards := _rewards(last):
+        metrics["rewards"] = rewards
+    return metrics
+
+
+def _rewards(line: Mapping[str, Any]) -> dict[str, float]:
+    """Margin and accuracy, if a line of a history has them."""
+    names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies"}
+    prefix = "eval_" if "eval_loss" in line else ""
+    return {name: line[prefix + key] for name, key in names.items() if prefix + key in line}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..config import FinetuneConfig
-from ..data.steps import StepDataset
+from ..data.step_dataset import StepDataset
 from ..errors import counted
 from ..models.distributed import nodes, processes
 from ..models.load import Placement
@@ -32,12 +32,18 @@ def print_start(
     most = f"at most {max(planner.max_tokens, longest):,} tokens"
     if longest > planner.max_tokens:
         most += f" (max_tokens is {planner.max_tokens:,}, but the longest example has {longest:,} and is not split)"
+    what = "record" if config.objective == "sft" else "pair"
     state.print(
         f"{config.base_model} on {where}, {str(placement.dtype).removeprefix('torch.')}{held}{shared}; "
         f"{trainable:,} of {total:,} parameters train.\n"
-        f"{counted(len(data.train), 'record')} ({int(data.train.supervised.sum()):,} supervised tokens), "
-        f"{len(data.validation) if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
+        f"{counted(data.train.records, what)} ({int(data.train.supervised.sum()):,} supervised tokens), "
+        f"{data.validation.records if data.validation else 0:,} to validate; {config.batch_size} a step: {micro} "
         f"micro-batches{' a rank' if ranks > 1 else ''} of {most}, {planner.layout}."
     )
+    if planner.mixture:
+        taken = planner.mixture.describe(steps.steps_per_epoch * config.batch_size)
+        state.print(
+            f"{counted(steps.steps_per_epoch, 'step')} an epoch, of " + "; ".join(map(": ".join, taken.items()))
+        )
     if state.device.type == "cuda" and ranks == 1 and (gpus := torch.cuda.device_count()) > 1:
         state.print(f"1 of {gpus} GPUs is used; torchrun --nproc_per_node {gpus} -m alpaca_lora finetune ... uses all.")

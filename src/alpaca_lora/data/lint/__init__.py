@@ -1,19 +1,19 @@
-"""Lint: what is wrong with instruction data, found with record numbers, and mended where that is mechanical.
+"""Lint: what is wrong with instruction data, found with record numbers, and mended if that is mechanical.
 
-findings.py    the checks and what they mean     texts.py        one text: placeholders, damage, cut-off ends
-tasks.py       instruction, input and output against each other
-arithmetic.py  sums that are wrong               expressions.py  the value of a sum
-personal.py    addresses and numbers of people   overlap.py      against other records and an evaluation set
-report.py      runs them all                     fix.py          writes the mended file
+linter.py      runs the checks                   lint_report.py  what they found
+findings.py    the checks, and what they mean    fix.py          writes the mended file
+texts.py       one text: damage, cut-off ends    leftovers.py    what templates and chat formats left in it
+tasks.py       one record's texts together       overlap.py      against other records and an evaluation set
+personal.py    addresses and numbers of people         pairs.py        two answers to one prompt
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from .report import LintReport
+    from .lint_report import LintReport
 
 
 def lint(
@@ -22,8 +22,9 @@ def lint(
     against: Any = None,
     fix: str | Path | None = None,
     columns: dict[str, str | None] | None = None,
+    objective: Literal["sft", "dpo", "orpo"] = "sft",
 ) -> LintReport:
-    """Find what is wrong with instruction data, and mend what needs no judgement.
+    """Find what is wrong with instruction data or preferences, and mend what needs no judgement.
 
     Args:
         data: Records: files, folders, patterns, a hub id, or `seeds`. Blank outputs and rows that are no records are
@@ -32,15 +33,16 @@ def lint(
         fix: A new .json or .jsonl file for the records with white space, <noinput>, empty outputs and duplicates mended
             or removed. NAME.lint.json beside it says what was done, and what is left with all record numbers.
         columns: Our field -> the data's own column; a column of theirs -> None is left out on purpose.
+        objective: What the records are for, as for `finetune`; with "dpo" and "orpo" they are preferences.
 
     Returns:
         The findings, of the data as they were; `print` shows a table and examples.
 
     Raises:
         DataError: data that cannot be read, or without a single record.
-        ConfigError: `fix` names a file that is there already, or none for data.
+        ConfigError: `fix` names a file that is there already, or none for data; there is no such objective.
         MissingDependencyError: rapidfuzz is not installed.
     """
-    from .report import lint_data
+    from .linter import lint_data
 
-    return lint_data(data, against=against, fix=fix, columns=columns)
+    return lint_data(data, against=against, fix=fix, columns=columns, objective=objective)

@@ -13,7 +13,8 @@ from typing import Any
 
 from ...errors import ConfigError, DataError
 from ...files import write_atomically
-from ..rows import Record, RowReader
+from ..record import Record
+from ..records.reader import RowReader
 from .texts import is_no_input, trimmed
 
 _SUFFIXES = {".json", ".jsonl"}
@@ -31,7 +32,7 @@ def mend(record: Record) -> Record:
 
 
 def check_out(out: Path) -> Path:
-    """The path of the report beside `out`, where both may be written.
+    """The path of the report beside `out`, if both may be written.
 
     Raises:
         ConfigError: `out` is neither JSON nor JSON Lines by its name, is there already or cannot be written.
@@ -39,7 +40,7 @@ def check_out(out: Path) -> Path:
     report = out.with_name(f"{out.stem}.lint.json")
     if out.suffix.lower() not in _SUFFIXES:
         raise ConfigError(
-            f"fix: {out} is no name of a data file; end it in .json (an array) or .jsonl (a record a line)."
+            f"fix: {out} is no name of a data file; end it in .json (an array) or .jsonl (one record per line)."
         )
     for path in (out, report):
         if path.exists():
@@ -56,7 +57,7 @@ def check_out(out: Path) -> Path:
 
 
 def write_rows(rows: Iterable[Any], out: Path) -> None:
-    """Write rows as a JSON array, or one a line where the name ends in .jsonl.
+    """Write rows as a JSON array, or one per line if the name ends in .jsonl.
 
     Raises:
         DataError: A value of another key than a record's is not JSON (NaN, say), or nested too deep.

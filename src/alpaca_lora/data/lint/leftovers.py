@@ -6,11 +6,11 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ..oddities import STRAY, is_missing_word
-from ..rows import FIELDS, Record
+from ..record import FIELDS, Record
+from ..records.text_warnings import STRAY, is_missing_word
 from .findings import Found, excerpt
+from .texts import CODE
 
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _VARIABLE = re.compile(
     r"\{\{[^{}\n]{1,40}\}\}"  # Jinja, Mustache
     r"|(?<![\w$])\$\{[A-Za-z_][\w.]{0,30}\}"  # shells, JavaScript
@@ -39,7 +39,7 @@ def check_leftovers(record: Record) -> Iterator[Found]:
     Code is left alone, and so is a record whose instruction is about such things.
     """
     for field, text in zip(FIELDS, record, strict=True):
-        prose = _CODE.sub("", text)
+        prose = CODE.sub("", text)
         match = _VARIABLE.search(prose)
         # A text that is nothing else is a placeholder, or an input that is missing: other checks say so.
         if match and match[0] != text.strip() and not _ABOUT_VARIABLES.search(record.instruction.replace(match[0], "")):

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ..own_text import texts_in
-from ..rows import FIELDS, Record
+from ..record import FIELDS, Record
+from ..records.key_values import texts_in
 from ..similarity import SimilarityIndex, words
 from ..sources import open_source
 from .findings import Found, excerpt
@@ -24,59 +24,18 @@ NEAR_EVALUATION = 0.7
 _GRAM = 8
 _IN_A_ROW = 13
 _SHARE = 0.7
-_LEAST_WORDS = 6
+_MIN_WORDS = 6
 _BOILERPLATE_ITEMS = 10
 
 # Words in which two wordings of one task may differ.
-_FILLERS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "these",
-        "those",
-        "of",
-        "to",
-        "in",
-        "on",
-        "for",
-        "with",
-        "from",
-        "by",
-        "and",
-        "or",
-        "is",
-        "are",
-        "be",
-        "it",
-        "its",
-        "some",
-        "any",
-        "your",
-        "please",
-        "you",
-        "me",
-        "my",
-        "our",
-        "their",
-        "as",
-        "at",
-        "into",
-        "about",
-        "following",
-        "given",
-        "below",
-        "all",
-        "each",
-        "new",
-    ]
-)
+_FILLERS = {
+    *words("a an the this that these those of to in on for with from by and or is are be it its some any your please"),
+    *words("you me my our their as at into about following given below all each new"),
+}
 
 
 class NearDuplicates:
-    """Finds prompts that are an earlier one but for a few words that carry no task of their own.
+    """Finds prompts that are an earlier one except for a few words that carry no task of their own.
 
     "What is 3 + 4?" is near "What is 3 + 5?" as well: a number, a name or a noun that only one of them has makes them
     two tasks, so the words that differ must be fillers.
@@ -117,7 +76,7 @@ class EvaluationSet:
         for item, row in enumerate(rows.values, 1):
             for text in dict.fromkeys(texts_in(row)):
                 spelled = words(text)
-                if len(spelled) < _LEAST_WORDS:
+                if len(spelled) < _MIN_WORDS:
                     continue
                 self._prompts.add(text)
                 for gram in set(_grams(spelled)):
@@ -125,7 +84,7 @@ class EvaluationSet:
                 self._item_of.append(item)
         if not self._item_of:
             raise DataError(
-                f"{rows.source}: no row of this evaluation set holds a text of {_LEAST_WORDS} words or more, so "
+                f"{rows.source}: no row of this evaluation set holds a text of {_MIN_WORDS} words or more, so "
                 "nothing can be compared with it. Give the file with its questions."
             )
         # What many items begin with ("Answer the following ...") shows nothing about any of them.
@@ -144,9 +103,9 @@ class EvaluationSet:
                 yield Found("evaluation-overlap", field, f"{shared}: {excerpt(text)}")
                 return
         # A short instruction with an input ("Rewrite this sentence.") is no task by itself.
-        short = record.input and len(words(record.instruction)) < 2 * _LEAST_WORDS
+        short = record.input and len(words(record.instruction)) < 2 * _MIN_WORDS
         for field, text in (("instruction", "" if short else record.instruction), ("input", record.input)):
-            if len(words(text)) >= _LEAST_WORDS and (near := self._prompts.nearest(text)):
+            if len(words(text)) >= _MIN_WORDS and (near := self._prompts.nearest(text)):
                 item = self._item_of[near[0]]
                 yield Found("evaluation-overlap", field, f"ROUGE-L {near[1]:.2f} to item {item}: {excerpt(text)}")
                 return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..rows import FIELDS, Record
+from ..record import FIELDS, Record
 from .findings import Found, excerpt
 
 _EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]*@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})\b")
@@ -39,7 +39,7 @@ _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3
 
 
 def check_personal(record: Record) -> Iterator[Found]:
-    """At most one finding a text."""
+    """At most one finding per text."""
     for field, text in zip(FIELDS, record, strict=True):
         span = _find(text)
         if span:

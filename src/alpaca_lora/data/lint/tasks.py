@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..rows import FIELDS, Record
+from ..record import FIELDS, Record
 from .findings import Found, excerpt
 
 _WORD = re.compile(r"\w+")
@@ -136,7 +136,7 @@ def _missing(record: Record) -> Found | None:
 
 
 def dangling_pointer(instruction: str) -> re.Match[str] | None:
-    """Where an instruction without input points at a text that it does not hold itself.
+    """The place at which an instruction without input points at a text that it does not hold itself.
 
     Example:
         >>> bool(dangling_pointer("Summarize the following article."))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ..rows import FIELDS, Record
+from ..record import FIELDS, Record
 from .findings import Found, excerpt
 
 # The marker Self-Instruct's prompt asks for, as models write it: <noinput>, NoInput, "No input required."
@@ -38,7 +38,7 @@ _ABOUT_MARKUP = re.compile(
     r"markup|markdown|django|flask|jinja|<!doctype|url[\s-]?encod|escap|entit|\bcode\b",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
 # Bytes 0x80 to 0xBF as Windows-1252 and Latin-1 show them: what follows the first byte of a character in UTF-8.
 _WINDOWS = {bytes([byte]).decode("cp1252", "ignore"): byte for byte in range(0x80, 0xC0)}
@@ -72,38 +72,15 @@ _REFUSING_START = re.compile(
 )
 
 # What no sentence ends with, and what few do.
-_NEVER_LAST = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "nor",
-        "without",
-        "into",
-        "onto",
-        "among",
-        "whose",
-        "because",
-        "unless",
-        "although",
-        "their",
-        "your",
-        "our",
-        "my",
-        "every",
-        "its",
-        "if",
-        "than",
-    ]
+_NEVER_LAST = re.compile(
+    "an?|the|and|n?or|without|into|onto|among|whose|because|unless|although|their|your|our|my|every|its|if|than"
 )
 _LIST_LINE = re.compile(r"\s*(?:[-*•–—+>|#]|\d+[.):]|[A-Za-z][.)]\s|\(\w+\)|step\s*\d)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]*_]*(?=\s)")
 
 
 def trimmed(text: str) -> str:
-    """The text without white space at its ends; where later lines are indented too, the first keeps its indent."""
+    """The text without white space at its ends; if later lines are indented too, the first keeps its indent."""
     text = re.sub(r"\A\s*\n", "", text.rstrip())
     return text if re.search(r"\n[ \t]+\S", text) else text.lstrip()
 
@@ -166,7 +143,7 @@ def is_cut_off(output: str) -> bool:
     last_line, last = text.rsplit("\n", 1)[-1], words[-1]
     if "```" in last_line or last.startswith(("#", "@", "http", "www.", "<", "`")):
         return False
-    if last in _NEVER_LAST:
+    if _NEVER_LAST.fullmatch(last):
         return True
     finished = len(_SENTENCE_END.findall(text))
     if last == "of" or not last[-1].isalpha():
@@ -180,7 +157,7 @@ def is_cut_off(output: str) -> bool:
 
 def _markup(text: str) -> str:
     """The first tag or entity outside code, with what is around it, or ""."""
-    prose = _CODE.sub("", text)
+    prose = CODE.sub("", text)
     tags = (tag for tag in _TAG.finditer(prose) if not _in_table(prose, tag.start()))
     return next((excerpt(prose, *tag.span()) for tag in tags), "")
 

@@ -1,0 +1,1 @@
+"""Choosing between runs: compare those that are there, or sweep over settings and compare the best."""

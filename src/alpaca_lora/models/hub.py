@@ -1,0 +1,99 @@
+"""Names on the Hugging Face hub: `owner/name`, or `owner/name@revision`, a branch, a tag or a commit of it.
+
+`resolve_base` turns a base's name into `owner/name@COMMIT`, so that config, tokenizer and weights are of one commit,
+which a run writes down. Adapters, and models with a contract, are read from a folder of the hub's cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TIMEOUT_SECONDS = 10.0
+_TELLING = ("adapter_config.json", "alpaca_lora.json")
+LOADED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+"""Files of a model or an adapter."""
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """A hub name and its revision; a path that is there has none, whatever it is called.
+
+    Example:
+        >>> split_revision("owner/name@v1"), split_revision("owner/name")
+        (('owner/name', 'v1'), ('owner/name', None))
+    """
+    repo, at, revision = name.partition("@")
+    if not at or os.path.exists(name):
+        return name, None
+    if not repo or not revision:
+        raise ModelError(f"{name!r}: give a name on the hub and its revision, as in owner/name@main.")
+    return repo, revision
+
+
+def with_commit(name: str) -> str:
+    """`owner/name@COMMIT`; the name as it is where neither hub nor cache know it: loading it says why."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    repo, revision = split_revision(name)
+    if revision and _COMMIT.fullmatch(revision):
+        return name
+    try:
+        commit = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_SECONDS).sha
+    except Exception:  # of the network, the hub, the name: a dozen kinds; the cache may know it
+        try:
+            there = hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
+        except Exception:
+            return name
+        commit = Path(there).parent.name
+    return f"{repo}@{commit}"
+
+
+def commit_of(resolved: str) -> str | None:
+    """The commit in what `resolve_base` gave; None for a folder."""
+    revision = split_revision(resolved)[1]
+    return revision if revision and _COMMIT.fullmatch(revision) else None
+
+
+def pretrained(resolved: str) -> dict[str, Any]:
+    """What `resolve_base` gave, as arguments of transformers' `from_pretrained`."""
+    repo, revision = split_revision(resolved)
+    return {"pretrained_model_name_or_path": repo, **({"revision": revision} if revision else {})}
+
+
+def hub_name(base_model: str) -> str | None:
+    """The name on the hub of a base, as users name bases; None for a folder."""
+    from .demo import HUB_ID
+
+    if base_model == "demo":
+        return HUB_ID
+    local = os.path.exists(os.path.expanduser(base_model)) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", base_model)
+    return None if local else split_revision(base_model)[0]
+
+
+def downloaded(name: str) -> str:
+    """The folder of an adapter, or of a model with a contract, on the hub; anything else as it is.
+
+    Raises:
+        ModelError: it is there, and cannot be downloaded.
+    """
+    path = os.path.expanduser(name)
+    if os.path.exists(path) or hub_name(name) is None or name == "demo":
+        return name
+    from huggingface_hub import snapshot_download
+
+    repo, revision = split_revision(name)
+    try:
+        small = Path(snapshot_download(repo, revision=revision, allow_patterns=list(_TELLING)))
+    except Exception:  # as above: a base's own loading says why
+        return name
+    if not any((small / file).exists() for file in _TELLING):
+        return name
+    try:
+        return snapshot_download(repo, revision=revision, allow_patterns=LOADED)
+    except Exception as error:
+        raise ModelError(f"{name}: cannot be downloaded: {str(error).strip().partition(chr(10))[0]}") from error
