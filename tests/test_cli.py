@@ -26,7 +26,7 @@ def command(*arguments):
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        timeout=240,
+        timeout=1500,
     )
 
 

@@ -117,7 +117,7 @@ def in_bash(command: str, **variables: str) -> str:
     """Output of what must succeed, with `alpaca-lora` on the PATH as in an activated environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, **variables}
-    done = subprocess.run(["bash", "-euc", command], env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(["bash", "-euc", command], env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     print(done.stdout)
     return done.stdout

@@ -51,7 +51,7 @@ def command(it, home, *arguments, code=0):
         capture_output=True,
         text=True,
         env=variables,
-        timeout=240,
+        timeout=1500,
     )
     said = done.stdout + done.stderr
     assert done.returncode == code, said

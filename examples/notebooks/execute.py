@@ -20,7 +20,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path.parent.parent, copy := Path(folder) / "examples", ignore=shutil.ignore_patterns("runs"))
         kernel = AsyncKernelManager(kernel_spec_manager=kernelspec.KernelSpecManager(kernel_dirs=[]))  # no other Python
-        client = NotebookClient(nbformat.read(path, 4), km=kernel, timeout=600, coalesce_streams=True)
+        client = NotebookClient(nbformat.read(path, 4), km=kernel, timeout=None, coalesce_streams=True)
         notebook = client.execute(cwd=str(copy / path.parent.name), cleanup_kc=True)  # a given kernel, too, is ended
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):

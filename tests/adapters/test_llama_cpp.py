@@ -59,7 +59,7 @@ def asked(file: Path, requests: list[dict[str, Any]], **job: Any) -> list[Any]:
     fixed = {"model": str(file), "requests": requests, "context": 1024, "exact": True, "threads": 1, "top": 1_000_000}
     paths[0].write_text(json.dumps({"plain": 0, "max_new_tokens": 1, **fixed, **job}), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(WORKER), *map(str, paths)], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, str(WORKER), *map(str, paths)], capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(paths[1].read_text(encoding="utf-8"))["answers"]

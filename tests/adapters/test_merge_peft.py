@@ -288,7 +288,7 @@ def test_memory_is_bounded_by_a_shard(tiny_llama, tmp_path):
     files = [path.stat().st_size for path in (tmp_path / "large" / "base").glob("*.safetensors")]
     assert sum(files) > 7 * shard and max(files) < 1.1 * shard
     arguments = [str(tmp_path / name) for name in ("small", "large", "out")]
-    result = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, timeout=200)
+    result = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, timeout=1500)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) * 1024 < 4 * shard  # what a process keeps mapped differs between machines
     assert len(list((tmp_path / "out" / "large").glob("*.safetensors"))) == len(files)

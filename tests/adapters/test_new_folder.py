@@ -68,7 +68,7 @@ def test_of_two_that_write_one_folder_one_says_so(tmp_path, recwarn):
             pass
         with new_folder(tmp_path / "other"):  # beside it
             pass
-        process.communicate(b"\n", timeout=60)
+        process.communicate(b"\n", timeout=600)
         assert process.returncode == 0
     assert (tmp_path / "out" / "weights").stat().st_size == 5_000_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]

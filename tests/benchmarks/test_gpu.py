@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.rehearsal
-@pytest.mark.timeout(900)
 def test_the_benchmark_ends_with_a_row_for_each_layout(demo_base, tmp_path):
     program = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device", "cpu", "--model", "tiny"]
     smallest = ["--batch-size", "8", "--peer-batch", "8", "--steps", "1", "--warmup", "1", "--max-tokens", "512"]

@@ -35,7 +35,6 @@ def day(demo_base, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.rehearsal
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", ["1", "2", "3", "4"])
 def test_a_part_ends_with_its_rows(day, part):
     printed, report = day(part)

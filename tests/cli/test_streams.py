@@ -22,7 +22,7 @@ def command(*words, redirect="", env=None, input=None):
     """Runs the command in a process of its own, from a shell where there is something to redirect."""
     line = f"exec {shlex.join([sys.executable, '-m', 'alpaca_lora', *map(str, words)])} {redirect}"
     env = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
-    return subprocess.run(["sh", "-c", line], capture_output=True, env=env, input=input, timeout=240)
+    return subprocess.run(["sh", "-c", line], capture_output=True, env=env, input=input, timeout=1500)
 
 
 @pytest.fixture(scope="module")

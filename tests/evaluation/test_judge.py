@@ -367,7 +367,7 @@ def run_with_kills(scratch, *, pairs, kills, answer_seconds, seed, life_seconds=
                     _wait_for_growth(journal, process)
                     time.sleep(generator.uniform(0, life_seconds))
                 process.send_signal(signal.SIGKILL)
-            code = process.wait(timeout=300)
+            code = process.wait(timeout=1500)
             if journal.exists():
                 lines = journal.read_bytes()
                 assert lines.startswith(kept), "a line of the journal was lost"

@@ -63,14 +63,13 @@ def loop(folder: Path, *options: str, **variables: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=1700,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_verdict_is_what_the_votes_say(short_base, tiny_llama, short_tokenizers, tmp_path):
     """Of a judge who likes half of the new answers better, and on the same answers of one who likes all of them."""
     held_out, questions = tmp_path / "held_out.jsonl", tmp_path / "questions.jsonl"

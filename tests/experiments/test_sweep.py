@@ -104,7 +104,7 @@ def test_a_sweep_that_is_killed_goes_on_to_the_same_end(whole, words, tmp_path):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until = time.monotonic() + 100
+        until = time.monotonic() + 600
         while steps_in(out) == before and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         kill(process.pid, signal.SIGKILL)

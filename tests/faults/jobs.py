@@ -139,7 +139,7 @@ class Rating(Job):
         address, token = urlsplit(found[1]).netloc, found[2]
 
         def post(path: str, **content: Any) -> Any:
-            connection = http.client.HTTPConnection(address, timeout=30)
+            connection = http.client.HTTPConnection(address, timeout=300)
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
             connection.request("POST", path, json.dumps({"rater": "ann", **content}), headers)
             return json.loads(connection.getresponse().read())

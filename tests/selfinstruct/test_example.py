@@ -31,7 +31,7 @@ def test_from_seeds_to_an_adapter(tmp_path, short_base):
             env={**os.environ, **own},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1500,
         )
     finally:
         server.kill()

@@ -304,7 +304,7 @@ def test_a_request_that_the_server_never_takes_is_left_out(tmp_path):
 
 def send_when_all_hang(server, number):
     """Send this process a signal once four requests wait for answers that never come; give up after a minute."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while server.kinds["hang"] < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(os.getpid(), number)
@@ -410,7 +410,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
         words = ["self-instruct", "run", str(tmp_path), "--model", "m", "--num_records"]
         command = [sys.executable, "-c", program, *words, "40"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert ended.returncode == 0, ended.stderr
         assert "40 records were asked for, and are there.\n40 records accepted (100% of 40)" in ended.stdout
         assert f"alpaca-lora finetune --data {tmp_path}/records.jsonl --base_model " in ended.stdout

@@ -28,12 +28,12 @@ def serving(model, *, token=None, moderation=None, allow_host=(), **limits):
     finally:
         engine.close()
         server.should_exit = True
-        thread.join(20)
+        thread.join(300)
         assert not thread.is_alive()
 
 
 def wait_for(condition):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -41,7 +41,7 @@ def wait_for(condition):
 
 def send(port, method, path, body=None, **headers):
     """A raw request; status and the JSON of the reply."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, content, {"Content-Type": "application/json", **headers})
@@ -60,7 +60,7 @@ def chat(text="Hello", **rest):
 
 def streamed(port, path, body):
     """A stream's raw bytes, and its events."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
     raw = connection.getresponse().read()
     connection.close()

@@ -70,13 +70,13 @@ def serving(model, token=None):
     finally:
         engine.close()
         server.should_exit = True
-        thread.join(20)
+        thread.join(300)
         assert not thread.is_alive()
 
 
 def said(port, request):
     """Status, headers and body of the reply to a request as it is; None where the connection was closed without one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
         connection.sendall(request)
         reply = bytearray()
         while piece := connection.recv(1 << 16):

@@ -23,7 +23,7 @@ def kernel(tmp_path, cache):
     manager.start_kernel(cwd=str(tmp_path))
     client = manager.blocking_client()
     client.start_channels()
-    client.wait_for_ready(timeout=120)
+    client.wait_for_ready(timeout=600)
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
@@ -32,7 +32,7 @@ def kernel(tmp_path, cache):
 def result_of(client, request):
     """The reply to a cell: an error's name, sentence and traceback are in it."""
     while True:
-        reply = client.get_shell_msg(timeout=120)
+        reply = client.get_shell_msg(timeout=600)
         if reply["parent_header"].get("msg_id") == request:
             return reply["content"]
 
@@ -57,7 +57,7 @@ def test_interrupting_a_cell_leaves_a_run_that_goes_on_and_a_kernel_that_works(k
     assert result_of(client, client.execute(START + repr(settings)))["status"] == "ok"
     # A kernel aborts what is queued behind a failed cell, also what comes in the moment after: it is told not to here.
     cell = client.execute(TRAIN, stop_on_error=False)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(lines_of(out / "history.jsonl")) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.05)

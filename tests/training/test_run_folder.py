@@ -115,7 +115,7 @@ def test_of_two_that_start_at_once_one_runs(settings, whole, tmp_path):
     both = [context.Process(target=_start, args=(settings, tmp_path / "out", barrier, results)) for _ in range(2)]
     for process in both:
         process.start()
-    said = sorted((results.get(timeout=240) for _ in both), key=len)
+    said = sorted((results.get(timeout=1500) for _ in both), key=len)
     for process in both:
         process.join()
     assert said[0] == "ran"

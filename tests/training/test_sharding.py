@@ -303,7 +303,8 @@ def test_on_cpus_accelerate_would_quietly_train_copies(run, settings, tmp_path):
     ended = run.run(options(tmp_path / "out", {**settings, "fsdp": "true"}), ranks=2)
     assert ended.code != 0
     assert ": fsdp: there is no GPU here" in ended.printed
-    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+    # The rank that is through first ends the other, in the middle of whatever it does: an empty lock may stay.
+    assert {path.name for path in (tmp_path / "out").glob("*")} <= {".lock"}
 
 
 def test_parameters_that_are_not_sharded_stop_the_run(tiny_llama):
@@ -338,7 +339,7 @@ def children(pid):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_two_nodes_finish_a_run(settings, tmp_path):
     agents = start_nodes(tmp_path / "out", {**settings, "max_steps": 2})
-    printed = [agent.communicate(timeout=200)[0] for agent in agents]
+    printed = [agent.communicate(timeout=1500)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], printed
     assert any("on 2 x cpu on 2 nodes, float32, a whole copy on each" in text for text in printed)
     assert [line["step"] for line in history(tmp_path / "out")] == [0, 1, 2, 2]
@@ -348,13 +349,13 @@ def test_two_nodes_finish_a_run(settings, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_a_killed_rank_ends_the_job(settings, tmp_path):
     agents = start_nodes(tmp_path / "out", {**settings, "max_steps": 10_000})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (tmp_path / "out" / "history.jsonl").exists() or len(history(tmp_path / "out")) < 3:
         assert time.monotonic() < deadline and all(agent.poll() is None for agent in agents)
         time.sleep(0.2)
     workers = [pid for agent in agents for pid in children(agent.pid)]
     os.kill(children(agents[1].pid)[-1], signal.SIGKILL)
-    printed = [agent.communicate(timeout=60)[0] for agent in agents]
+    printed = [agent.communicate(timeout=600)[0] for agent in agents]
     assert all(agent.returncode != 0 for agent in agents)
     assert "Signal 9 (SIGKILL)" in printed[1]
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]

@@ -57,7 +57,7 @@ def tracked(short_base, records, tmp_path_factory):
             env={**os.environ, **offline},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=1500,
         )
         assert done.returncode == code, done.stderr
     return out, home

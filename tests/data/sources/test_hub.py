@@ -107,7 +107,7 @@ def read(tmp_path_factory):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         return [json.loads(found) for found in done.stdout.splitlines()]

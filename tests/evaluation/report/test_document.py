@@ -259,7 +259,7 @@ def opened(browser):
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(300_000)
         page.goto(path.as_uri())
         pages.append(page)
         return page
