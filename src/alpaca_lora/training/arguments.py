@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..config import FinetuneConfig
 from ..data.step_dataset import StepDataset
@@ -78,8 +78,8 @@ def training_arguments(
     return made
 
 
-def default_displays() -> list[Any]:
-    """The Trainer's own ways of printing logs; ours shows the same in one line."""
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    return [PrinterCallback, ProgressCallback]
+def show_only(display: type[TrainerCallback], trainer: Trainer) -> None:
+    """Replace the Trainer's own ways of printing logs."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(display)

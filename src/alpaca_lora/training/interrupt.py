@@ -9,8 +9,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
+from ..errors import RunInterrupted
 from ..models.distributed import processes
 from .callbacks import NothingLeft
 
@@ -64,6 +65,19 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.told() or self.is_reached(state.global_step):
             control.should_save = control.should_training_stop = True  # an evaluation that is due is not left out
+
+    def raise_if_stopped(self, state: TrainerState) -> None:
+        """Raise RunInterrupted if the run ended before its last step because it was told to."""
+        step, last = state.global_step, state.max_steps
+        if not (self.received or self.is_reached(step)) or step >= last:
+            return
+        by = signal.Signals(self.received).name if self.received else "stop_after"
+        where = f"after step {step} of {last}, with a checkpoint" if step else "before its first step"
+        raise RunInterrupted(
+            f"stopped by {by} {where}; the same {'' if self.received else 'without stop_after, '}with --resume auto "
+            "(resume='auto') goes on.",
+            self.received,
+        )
 
     def told(self) -> bool:
         """Whether any rank was told to stop; all must call this."""

@@ -7,7 +7,6 @@ behind.
 
 from __future__ import annotations
 
-import signal
 import warnings
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ from transformers import set_seed
 from ..config import FinetuneConfig
 from ..data.step_dataset import PackDataset, StepDataset
 from ..data.tokens import Examples
-from ..errors import RunInterrupted, all_of
+from ..errors import all_of
 from ..generation.model import LocalModel
 from ..models.attention import IMPLEMENTATION
 from ..models.distributed import from_first_rank, processes
@@ -34,12 +33,10 @@ from ..planning.steps import plan_steps
 from ..runs.checkpoints import step_of
 from ..runs.contract import Contract
 from ..runs.eval_records import EvalRecords, append_losses
-from ..runs.history import begin_history
 from ..runs.identity import check_identity, fingerprint_of
-from ..runs.result import result_flaw
 from ..runs.run_file import RunFile
 from ..runs.whole_model import check_weights
-from .arguments import default_displays, training_arguments
+from .arguments import show_only, training_arguments
 from .best_model import ActOnEvaluation, is_over, load_best
 from .callbacks import CheckStart, EvaluateLast, HistoryCallback, NothingLeft, ProgressBar
 from .checkpoint import Checkpoints, full_disk_explained
@@ -51,11 +48,9 @@ from .model import check_abilities, trainable_model
 from .neftune import EmbeddingNoise
 from .output_dir import check_output_dir, make_output_dir
 from .parent_adapter import continue_from
-from .preference_loss import PreferenceLoss
-from .preference_trainer import PreferenceTrainer
-from .reference import take_up_reference
+from .preference_trainer import trainer_for
 from .regressions import against_base
-from .resume import starting_point
+from .resume import at_its_commit, begin_files, is_whole, starting_point
 from .run import Run
 from .save import save_run
 from .start import print_start
@@ -79,7 +74,7 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     is_main = processes().is_main_process
 
     # Records: read, split, encoded (as the adapter's were, if the run starts from one), and laid out in steps.
-    base = resolve_base(_at_its_commit(config.base_model, previous))
+    base = resolve_base(at_its_commit(config.base_model, previous))
     data = prepare(config, base, parent.encoder(config, base) if parent else None)
     report_dropped(config, data)
     steps = plan_steps(config, data.model_config, data.train, placement, data.mixture)
@@ -103,15 +98,10 @@ def run_pipeline(config: FinetuneConfig) -> Run:
     )
     if previous:
         check_identity(previous.identity, run_file.identity)
-        if previous.finished:
-            flaw = from_first_rank(result_flaw(output_dir, previous) if is_main else None)
-            if flaw is None:
-                processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
-                return Run(output_dir)
-            processes().print(f"{output_dir} holds this run, finished, but {flaw}. It is written again.")
-    for sentence in check_schedule(config, steps.steps_per_epoch, data.validation is not None):
-        if is_main:
-            warnings.warn(sentence, stacklevel=3)  # the line that called finetune
+        if is_whole(output_dir, previous):
+            return Run(output_dir)
+    for sentence in check_schedule(config, steps.steps_per_epoch, data.validation is not None) if is_main else []:
+        warnings.warn(sentence, stacklevel=3)  # the line that called finetune
 
     # Model: the base with what trains marked, and its answers before training.
     set_seed(config.seed)
@@ -134,18 +124,11 @@ def run_pipeline(config: FinetuneConfig) -> Run:
             {"instruction": instruction, "before": old, "after": new}
             for instruction, old, new in zip(config.sample_instructions, untrained, answers, strict=True)
         ]
-        changed = against_base(config, model, data, steps.planner)
-        run_file = replace(run_file, samples=samples, regressions=changed)
+        run_file = replace(run_file, samples=samples, regressions=against_base(config, model, data, steps.planner))
         planned = config.total_steps(steps.steps_per_epoch)
         save_run(output_dir, base, model, placement.dtype, data.encoder, run_file, planned)
     processes().wait_for_everyone()
     return Run(output_dir)
-
-
-def _at_its_commit(base_model: str, previous: RunFile | None) -> str:
-    """The base of a run that continues, at the commit it began with, unless another is named; any other as it is."""
-    begun = previous.contract if previous else None
-    return begun.pinned_base if begun and begun.base_model == base_model else base_model
 
 
 def train(
@@ -183,22 +166,13 @@ def train(
         checkpoint_activations(model)
     output_dir = Path(config.output_dir)
     checkpoint = starting_point(config, run) if config.resume else None
-    preference = PreferenceLoss.wanted(config)
     if processes().is_main_process:
-        begin_history(output_dir, checkpoint)
-        if checkpoint and preference and preference.has_reference:
-            take_up_reference(output_dir, checkpoint)
-        if eval_records:
-            eval_records.begin(output_dir, checkpoint)
+        begin_files(config, checkpoint, eval_records)
     stop = StopOnSignal(config.stop_after)
     on = compiles(config, placement.device, sum(tensor.numel() for tensor in model.parameters()), steps)
     compiled = CompiledLayers(on, config.compile is True, model, steps.planner)
     trackers = TrackerRuns(config, tracker_id, step_of(checkpoint) if checkpoint else 0)
-    of_pairs: dict[str, Any] = {}
-    if preference:
-        of_pairs = {"preference": preference, "run_dir": output_dir, "told": stop.told}
-    trainer = (PreferenceTrainer if preference else AlpacaTrainer)(
-        **of_pairs,
+    trainer = trainer_for(config, stop.told)(
         model=model,
         args=training_arguments(config, steps, placement.dtype, validation is not None, checkpoint is None, tracker_id),
         train_dataset=steps,
@@ -216,20 +190,11 @@ def train(
             *trackers.callbacks(),
         ],
     )
-    for callback in default_displays():
-        trainer.remove_callback(callback)
-    trainer.add_callback(ProgressBar)
+    show_only(ProgressBar, trainer)
     with suppress(NothingLeft), stop, fast_path(config, model, placement), compiled, trackers:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    step, last = trainer.state.global_step, trainer.state.max_steps
-    if (stop.received or stop.is_reached(step)) and step < last and not is_over(config):
-        by = signal.Signals(stop.received).name if stop.received else "stop_after"
-        where = f"after step {step} of {last}, with a checkpoint" if step else "before its first step"
-        raise RunInterrupted(
-            f"stopped by {by} {where}; the same {'' if stop.received else 'without stop_after, '}with --resume auto "
-            "(resume='auto') goes on.",
-            stop.received,
-        )
+    if not is_over(config):
+        stop.raise_if_stopped(trainer.state)
     if config.keep == "best":
         load_best(trainer, config, run)
     return trainer

@@ -11,6 +11,7 @@ gradients. There is no second model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from ..config import FinetuneConfig
 from ..data.plan import Planner, StepPlan
 from ..data.step_dataset import PackDataset
 from ..errors import TrainingError
@@ -29,6 +31,14 @@ from .reference import read_reference, write_reference
 from .trainer import AlpacaTrainer
 
 # Shapes: P pairs, M targets of a pack.
+
+
+def trainer_for(config: FinetuneConfig, told: Callable[[], bool]) -> Callable[..., AlpacaTrainer]:
+    """Makes the trainer of a run's objective; `told` as for `PreferenceTrainer`."""
+    preference = PreferenceLoss.wanted(config)
+    if preference is None:
+        return AlpacaTrainer
+    return partial(PreferenceTrainer, preference=preference, run_dir=Path(config.output_dir), told=told)
 
 
 class PreferenceTrainer(AlpacaTrainer):

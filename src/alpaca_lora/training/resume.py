@@ -8,7 +8,31 @@ from pathlib import Path
 from ..config import FinetuneConfig
 from ..errors import ConfigError
 from ..models.distributed import from_first_rank, processes
+from ..runs.eval_records import EvalRecords
+from ..runs.history import begin_history
+from ..runs.result import result_flaw
+from ..runs.run_file import RunFile
 from .checkpoint import newest_valid, ranks_of
+from .preference_loss import PreferenceLoss
+from .reference import take_up_reference
+
+
+def at_its_commit(base_model: str, previous: RunFile | None) -> str:
+    """The base of a run that continues, at the commit it began with, unless another is named; any other as it is."""
+    begun = previous.contract if previous else None
+    return begun.pinned_base if begun and begun.base_model == base_model else base_model
+
+
+def is_whole(output_dir: Path, previous: RunFile) -> bool:
+    """Whether the run is finished and its result as it was written; says so, or what is wrong with it."""
+    if not previous.finished:
+        return False
+    flaw = from_first_rank(result_flaw(output_dir, previous) if processes().is_main_process else None)
+    if flaw is None:
+        processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
+    else:
+        processes().print(f"{output_dir} holds this run, finished, but {flaw}. It is written again.")
+    return flaw is None
 
 
 def starting_point(config: FinetuneConfig, run: str) -> Path | None:
@@ -32,3 +56,16 @@ def starting_point(config: FinetuneConfig, run: str) -> Path | None:
             stacklevel=2,
         )
     return path
+
+
+def begin_files(config: FinetuneConfig, checkpoint: Path | None, eval_records: EvalRecords | None) -> None:
+    """Begin the files that grow with a run, or put them where a checkpoint left them; rank 0's work.
+
+    These are its history, its losses by record, and the reference of its preferences.
+    """
+    output_dir, preference = Path(config.output_dir), PreferenceLoss.wanted(config)
+    begin_history(output_dir, checkpoint)
+    if checkpoint and preference and preference.has_reference:
+        take_up_reference(output_dir, checkpoint)
+    if eval_records:
+        eval_records.begin(output_dir, checkpoint)
