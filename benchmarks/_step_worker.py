@@ -293,21 +293,29 @@ def ours(job: dict[str, Any], layout: str) -> None:
     settings += f", {steps.packs_per_step} packs, layers {'compiled' if on else 'eager'}"
 
     said = [settings]
-    trainer = "PreferenceTrainer" if job["pairs"] else "AlpacaTrainer"
+    trainer_for = pipeline.trainer_for
 
-    class ClockedTrainer(getattr(pipeline, trainer)):
-        def __init__(self, **kwargs: Any) -> None:
-            super().__init__(**kwargs)
-            self.add_callback(clock(job, model, said))
+    def clocked(*of_the_run: Any) -> Any:
+        """`train` takes no callbacks, and the rest of it is to be as users get it."""
 
-        def find_reference(self) -> None:
+        def make(**kwargs: Any) -> Any:
+            trainer = trainer_for(*of_the_run)(**kwargs)
+            trainer.add_callback(clock(job, model, said))
+            if job["pairs"]:
+                trainer.find_reference = timed(trainer.find_reference)
+            return trainer
+
+        return make
+
+    def timed(find_reference: Any) -> Any:
+        def find() -> None:
             started = time.perf_counter()
-            super().find_reference()
+            find_reference()
             said.append(f", reference {time.perf_counter() - started:.2f} s before the first step")
 
-    setattr(
-        pipeline, trainer, ClockedTrainer
-    )  # `train` takes no callbacks, and the rest of it is to be as users get it
+        return find
+
+    pipeline.trainer_for = clocked
     pipeline.train(config, model, placement, steps, None)
 
 

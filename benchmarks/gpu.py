@@ -63,6 +63,7 @@ try:
     from alpaca_lora.training import fast_path, pipeline
     from alpaca_lora.training.loss import pack_loss
     from alpaca_lora.training.model import trainable_model
+    from alpaca_lora.training.trainer import AlpacaTrainer
 except ImportError as error:
     print(f"{error}. Needed: pip install torch transformers accelerate peft, and PYTHONPATH=src.", file=sys.stderr)
     sys.exit(2)
@@ -262,7 +263,7 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
     formula = MemoryModel(config, MODELS[shape], str(args.dtype).removeprefix("torch."), on_cpu=args.device == "cpu")
     row["predicted_bytes"] = max(formula.training(each, steps.packs_per_step == 1).total for each in counts)
 
-    class ClockedTrainer(pipeline.AlpacaTrainer):
+    class ClockedTrainer(AlpacaTrainer):
         def __init__(self, **kwargs: Any) -> None:
             kwargs["args"].save_strategy = "no"
             super().__init__(**kwargs)
@@ -272,8 +273,8 @@ def ours(row: dict[str, Any], args: argparse.Namespace, examples: Examples, fold
             row["fused_head"] = self.head is not None
 
     with contextlib.ExitStack() as stack:  # `train` takes no callbacks
-        stack.callback(setattr, pipeline, "AlpacaTrainer", pipeline.AlpacaTrainer)
-        pipeline.AlpacaTrainer = ClockedTrainer
+        stack.callback(setattr, pipeline, "trainer_for", pipeline.trainer_for)
+        pipeline.trainer_for = lambda config, told: ClockedTrainer
         if "casts" in row["name"]:  # as it was before
             stack.callback(setattr, fast_path, "uncast_inputs", fast_path.uncast_inputs)
             fast_path.uncast_inputs = lambda model: contextlib.nullcontext()
