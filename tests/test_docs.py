@@ -242,7 +242,7 @@ def read_bash(command: str) -> None:
             missing = [option for option in options if f'"{option}"' not in text]
             assert not missing, f"{command}: {word} has no {missing}"
     if "make" in words:
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         for word in words[words.index("make") + 1 :]:
             assert "=" in word or word in targets, f"{command}: make has no target {word}"
 

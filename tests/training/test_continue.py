@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alpaca_lora import cli, finetune, load
+from alpaca_lora.config.recipes import OF_ADAPTER
 from alpaca_lora.errors import AdapterError, ConfigError
 from alpaca_lora.models.load import Placement, load_model
 from alpaca_lora.models.lora import quiet_peft
 from alpaca_lora.runs.run_file import read_contract
-from alpaca_lora.training import callbacks
+from alpaca_lora.runs.saved_adapter import SavedAdapter
+from alpaca_lora.training import callbacks, parent_adapter
 
 WEIGHTS = "adapter_model.safetensors"
 QUICK = {"dtype": "float32", "cutoff_len": 128, "val_set_size": 4, "batch_size": 4}
@@ -161,6 +163,25 @@ def test_settings_that_contradict_the_adapter_are_told_together(parent, rows, tm
         f"use_dora: True {of}, False. Leave it out.",
         f"prompt_template: 'alpaca_legacy' {of}, 'alpaca_short'. Leave it out.",
     ]
+
+
+def test_an_adapter_given_beside_a_recipe_has_decided(parent, rows, tmp_path):
+    """Base, template and LoRA settings of the recipe are for the recipe's own adapter; all else holds."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "base_model: huggyllama/llama-7b\nadapter: runs/other\nprompt_template: alpaca_legacy\nlora_r: 16\n"
+        "lora_alpha: 16\nlora_dropout: 0.2\nlora_target_modules: [q_proj, v_proj]\nuse_dora: true\n"
+        "learning_rate: 1.0e-3\n"
+    )
+    run = finetune(
+        recipe=recipe, adapter=parent.output_dir, data=rows, output_dir=tmp_path / "out", **QUICK, max_steps=1
+    )
+    config = run_file(run)["config"]
+    assert config.items() >= {"learning_rate": 1e-3, "lora_dropout": 0.2, "prompt_template": "alpaca_short"}.items()
+    of_parent = {**run_file(parent)["config"], "lora_target_modules": ["down_proj", "q_proj"]}
+    assert {name: config[name] for name in OF_ADAPTER} == {name: of_parent[name] for name in OF_ADAPTER}
+    saved = SavedAdapter.read(parent.output_dir)
+    assert {*parent_adapter._settings_of(saved)[0], "base_model", "prompt_template"} == set(OF_ADAPTER)
 
 
 def test_settings_that_agree_and_a_base_that_moved(parent, rows, short_base, tmp_path):

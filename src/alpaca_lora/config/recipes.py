@@ -14,6 +14,18 @@ from ..textfiles import read_text_file
 from .problems import shown
 
 _MAX_BYTES = 100_000
+OF_ADAPTER = (
+    "base_model",
+    "prompt_template",
+    "lora_r",
+    "lora_alpha",
+    "lora_target_modules",
+    "rank_pattern",
+    "new_tokens",
+    "use_rslora",
+    "use_dora",
+)
+"""Settings that an adapter has decided for the run that starts from it."""
 
 
 def recipe_names() -> list[str]:
@@ -39,6 +51,17 @@ def recipe_path(name: str | Path) -> Path:
         f"recipe: {str(name)!r} is neither a recipe nor a file.{did_you_mean(str(name), names)} "
         f"Recipes: {', '.join(names)}."
     )
+
+
+def settings_from(recipe: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values with those given in their place.
+
+    An adapter that is given brings what it has decided: the recipe's values of that are for the recipe's own adapter.
+    """
+    named = load_recipe(recipe) if recipe else {}
+    if given.get("adapter"):
+        named = {key: value for key, value in named.items() if key not in OF_ADAPTER}
+    return {**named, **given}
 
 
 def load_recipe(name: str | Path) -> dict[str, Any]:

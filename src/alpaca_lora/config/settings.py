@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..errors import ConfigError
 from .data_names import plain_data
 from .problems import PATHS, called_here, problems_of
-from .recipes import load_recipe
+from .recipes import settings_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class FinetuneConfig:
 
     adapter: str | None = None
     """Adapter to start from: its matrices go on training in a new run, with its base, template, rank and targets.
-    Settings left at their defaults take the adapter's values; others must equal them."""
+    Settings left at their defaults take the adapter's values; others must equal them. A recipe's are left out."""
 
     data: Any
     """Records: a JSON, JSONL, CSV or Parquet file (also `.gz`, `.zst`), a folder of them, a pattern (`data/*.json`), a
@@ -227,7 +227,7 @@ class FinetuneConfig:
 
     @classmethod
     def make(cls, recipe: str | None = None, **overrides: Any) -> FinetuneConfig:
-        """A config from a recipe's values and overrides; overrides win.
+        """A config from a recipe's values and overrides; overrides win, and so does an adapter among them.
 
         Args:
             recipe: A packaged recipe's name, or a YAML file.
@@ -236,7 +236,7 @@ class FinetuneConfig:
         Raises:
             ConfigError: unknown recipe, or every unknown field (the nearest known one is named) and wrong value.
         """
-        values = {**(load_recipe(recipe) if recipe else {}), **overrides}
+        values = settings_from(recipe, overrides)
         known = [entry.name for entry in fields(cls)]
         problems = [f"{key!r} is not a setting.{called_here(str(key), known)}" for key in values if key not in known]
         problems += [f"{key} is missing." for key in ("data", "output_dir") if key not in values]

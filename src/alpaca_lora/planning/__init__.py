@@ -54,7 +54,7 @@ def plan(
     named = (load_recipe(recipe) if recipe else {}).get("data")
     if data is None and named == "seeds":  # they are here
         data = named
-    given = {"data": "-" if data is None else data, "output_dir": "-"}
+    given = {"data": "-" if data is None else data, "output_dir": "-", "adapter": None}  # it is not read
     config = FinetuneConfig.make(recipe, **{**settings, **given})
     if data is None and config.batch_size > ALPACA_EXAMPLES:
         message = f"batch_size: {config.batch_size:,} is more than Alpaca's {ALPACA_EXAMPLES:,} examples. Lower it."
