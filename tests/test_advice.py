@@ -29,7 +29,7 @@ PLACES = {  # of each file whose messages name options: the commands in which th
     "models/load.py": {"adapter": ("finetune",)},
     "planning/cards.py": {"gpu_memory": ("plan",)},
     "training/output_dir.py": {"resume": ("finetune",)},
-    "training/pipeline.py": {"resume": ("finetune",)},
+    "training/interrupt.py": {"resume": ("finetune",)},
 }
 # torchrun's, pip's, and vLLM's, of which names with hyphens are cut here.
 OTHERS = {"nproc_per_node", "no", "enable", "max", "lora", "tokenizer", "chat", "dtype"}

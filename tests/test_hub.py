@@ -16,6 +16,7 @@ from scripted_hub import Repo, hub
 
 from alpaca_lora import export, finetune, load, merge, push
 from alpaca_lora.errors import AdapterError, ConfigError, HubError, ModelError
+from alpaca_lora.models.load import resolve_base
 
 KEY = "hf_" + "k3Y" * 12
 OWN = {"adapter_model.safetensors", "adapter_config.json", "alpaca_lora.json", "history.jsonl", "loss.png", "README.md"}
@@ -62,9 +63,10 @@ def command(it, home, *arguments, code=0):
 @pytest.fixture
 def here(monkeypatch, tmp_path):
     """A hub that this process talks to."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     with hub(KEY) as it:
+        monkeypatch.setattr(hf_api.api, "endpoint", it.url)  # as it was when that module was imported
         for name, value in it.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
         files = it.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -137,6 +139,27 @@ def test_a_base_is_pinned_to_its_commit(short_base, rows, tmp_path, here):
     for name, said in (("owner/base@v9", "cannot load the tokenizer of 'owner/base@v9'"), ("owner/base@", "@main")):
         with pytest.raises(ModelError, match=said):
             load(name)
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once_and_the_cache_serves(run, short_base, here, monkeypatch, caplog):
+    from huggingface_hub import constants, hf_api
+
+    here.repos["owner/base"] = Repo(private=False)
+    here.repos["owner/base"].add({path.name: path.read_bytes() for path in Path(short_base).iterdir()})
+    push(run, "owner/adapter")
+    known = resolve_base("owner/base")
+    models = [load("owner/base"), load("owner/adapter")]
+    nowhere = "http://127.0.0.1:9"  # nobody listens there
+    monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(hf_api.api, "endpoint", nowhere)
+    assert resolve_base("owner/base") == known
+    for name, model in zip(("owner/base", "owner/adapter"), models, strict=True):
+        assert load(name).generate("Name a duck.") == model.generate("Name a duck.")
+    for call in (resolve_base, load):
+        with pytest.raises(ModelError, match="no folder 'owner/other' here, .* the hub cannot be reached: .*refused"):
+            call("owner/other")
+    assert "Retrying" not in caplog.text  # which takes half a minute for each file
 
 
 def _change(path):

@@ -36,21 +36,45 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def with_commit(name: str) -> str:
-    """`owner/name@COMMIT`; the name as it is where neither hub nor cache know it: loading it says why."""
-    from huggingface_hub import HfApi, hf_hub_download
+    """`owner/name@COMMIT`; the name as it is where neither hub nor cache know it: loading it says why.
+
+    Raises:
+        ModelError: the hub cannot be reached, and the cache has no such model.
+    """
+    from huggingface_hub import hf_hub_download
 
     repo, revision = split_revision(name)
     if revision and _COMMIT.fullmatch(revision):
         return name
+    commit, unreachable = _asked(repo, revision)
+    if commit:
+        return f"{repo}@{commit}"
     try:
-        commit = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_SECONDS).sha
-    except Exception:  # of the network, the hub, the name: a dozen kinds; the cache may know it
-        try:
-            there = hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
-        except Exception:
-            return name
-        commit = Path(there).parent.name
-    return f"{repo}@{commit}"
+        there = hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
+    except Exception as error:
+        if unreachable:
+            raise ModelError(
+                f"base_model: there is no folder {name!r} here, so it was taken for a hub id, and the hub cannot be "
+                f"reached: {unreachable}. Give a folder with safetensors weights, a hub id you can reach, or 'demo'."
+            ) from error
+        return name
+    return f"{repo}@{Path(there).parent.name}"
+
+
+def _asked(repo: str, revision: str | None) -> tuple[str | None, str]:
+    """A model's commit on the hub, None if the hub tells none; and why the hub could not be reached, "" if it was.
+
+    Loading would try again for half a minute for each of several files.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_SECONDS).sha, ""
+    except (HfHubHTTPError, OfflineModeIsEnabled, ValueError):  # it answered; nobody asks it; that is no name
+        return None, ""
+    except Exception as error:  # of the network, by whichever library
+        return None, str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def commit_of(resolved: str) -> str | None:
@@ -87,13 +111,14 @@ def downloaded(name: str) -> str:
     from huggingface_hub import snapshot_download
 
     repo, revision = split_revision(name)
+    here = bool(_asked(repo, revision)[1])  # then what the cache has must do
     try:
-        small = Path(snapshot_download(repo, revision=revision, allow_patterns=list(_TELLING)))
+        small = Path(snapshot_download(repo, revision=revision, allow_patterns=list(_TELLING), local_files_only=here))
     except Exception:  # as above: a base's own loading says why
         return name
     if not any((small / file).exists() for file in _TELLING):
         return name
     try:
-        return snapshot_download(repo, revision=revision, allow_patterns=LOADED)
+        return snapshot_download(repo, revision=revision, allow_patterns=LOADED, local_files_only=here)
     except Exception as error:
         raise ModelError(f"{name}: cannot be downloaded: {str(error).strip().partition(chr(10))[0]}") from error
