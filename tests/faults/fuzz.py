@@ -54,11 +54,15 @@ class Target:
 
 
 def mutated(target: Target, content: bytes, dice: random.Random) -> bytes:
-    """The file's bytes, damaged in one place."""
+    """The file's bytes, damaged in one place.
+
+    Of weights only the header: of a value what bfloat16 rounds away may change unseen (models/fingerprint.py).
+    """
+    length = int.from_bytes(content[:8], "little")
     if dice.random() < 0.3:
-        return _bytes_changed(content, dice)
+        end = 8 + length if target.header else len(content)
+        return _bytes_changed(content[:end], dice) + content[end:]
     if target.header:
-        length = int.from_bytes(content[:8], "little")
         text = _text_changed(content[8 : 8 + length].decode(), dice)
         size = length if dice.random() < 0.3 else len(text)
         return size.to_bytes(8, "little") + text + content[8 + length :]
@@ -250,10 +254,10 @@ def _answers(folder: Path, beams: bool = False) -> Any:
     from alpaca_lora.generation.sampling import Sampling
 
     model = load(folder)
+    words = model.generate("Name a cat.", sampling=Sampling(max_new_tokens=4, num_beams=2 if beams else 1))
     prompt = model.encoder.prompt_ids("Name a cat.", "Tom")
     with torch.no_grad():
         logits = model.model(input_ids=torch.tensor([prompt])).logits[0, -1]
-    words = model.generate("Name a cat.", sampling=Sampling(max_new_tokens=4, num_beams=2 if beams else 1))
     return prompt, sorted(model.stop_ids), [round(value, 4) for value in logits.tolist()], words
 
 

@@ -15,6 +15,7 @@ from alpaca_lora.errors import AdapterError
 from alpaca_lora.runs.adapter_files import WEIGHTS
 from alpaca_lora.runs.contract import Contract
 from alpaca_lora.runs.peft_config import CONFIG
+from alpaca_lora.runs.regressions import Change, KindChange, Mean, ProbeChange, Regressions
 from alpaca_lora.runs.run_file import RUN_FILE, AdapterRecord, Ancestor, DataSource, RunFile, TrainingData
 
 CONTRACT = Contract("base", "f", {"name": "alpaca"}, "t", prefix_ids=[1], eos_id=2, stop_ids=[2], pad_id=None)
@@ -34,6 +35,11 @@ FULL = RunFile(
     files={"a.json": "34"},
     metrics=METRICS,
     samples=[{"instruction": "Hi", "before": "", "after": "Hello"}],
+    regressions=Regressions(
+        Change(2, 9, Mean(0.1, 0.05, 0.2), 3.5, Mean(0.2), 0.75),
+        {"letters": KindChange(2, 0.1, 0.2)},
+        ProbeChange(1, Mean(0.3), 1),
+    ),
 )
 
 
@@ -63,6 +69,11 @@ def test_another_tools_folder(tmp_path):
         (("samples", 0), "Hi", "samples.0: Input should be an object"),
         (("contract",), {"eos_id": 2}, "it lacks 'contract.base_model'"),
         (("files", "a.json"), None, "files.a.json: Input should be a valid string"),
+        (
+            ("regressions", "general", "kl", "high"),
+            None,
+            "regressions.general.kl: Value error, an interval has both ends or none",
+        ),
     ],
 )
 def test_parts_of_another_type_are_damage(path, value, problem, tmp_path):

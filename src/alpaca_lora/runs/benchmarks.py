@@ -47,6 +47,10 @@ class Score:
     """Lower end of its 95% interval; None where lm-eval has no standard error."""
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has both ends or none")
+
     def __str__(self) -> str:
         ends = "" if self.low is None else f" ({self.low:.4f} to {self.high:.4f})"
         return f"{self.value:.4f}{ends}"

@@ -30,6 +30,10 @@ class Mean:
     low: float | None = None
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has both ends or none")
+
     @classmethod
     def of(cls, values: np.ndarray, tokens: np.ndarray, least: float = -np.inf) -> Mean:
         """Of sums over texts (n,), and their tokens (n,); texts are clusters (paired_interval.py).

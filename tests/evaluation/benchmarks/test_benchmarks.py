@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,9 @@ def test_they_go_with_the_weights(tuned):
     (run / BENCHMARKS).write_text(json.dumps({**json.loads((run / BENCHMARKS).read_text()), "weights": "others"}))
     assert Benchmarks.read(run) is None and "Benchmarks" not in alpaca_lora.Run(run)._repr_html_()
     assert scores.keep(run) == kept
+    (run / BENCHMARKS).write_text(json.dumps(asdict(kept)).replace('"high": 0.8', '"high": null'))
+    with pytest.raises(DataError, match="an interval has both ends or none. Delete it, and measure again"):
+        Benchmarks.read(run)
     (run / BENCHMARKS).write_text('{"model": 1}')
     with pytest.raises(DataError, match=r"benchmarks.json: damaged: model: .*Delete it, and measure again"):
         Benchmarks.read(run)
