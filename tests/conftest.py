@@ -243,6 +243,6 @@ def browser() -> Iterator[Any]:
     quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
     flags = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, headless=True, args=flags)
+        chromium = playwright.chromium.launch(executable_path=found, headless=True, args=flags, timeout=300_000)
         yield chromium
         chromium.close()

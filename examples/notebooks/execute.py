@@ -20,7 +20,8 @@ def execute(path: Path) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path.parent.parent, copy := Path(folder) / "examples", ignore=shutil.ignore_patterns("runs"))
         kernel = AsyncKernelManager(kernel_spec_manager=kernelspec.KernelSpecManager(kernel_dirs=[]))  # no other Python
-        client = NotebookClient(nbformat.read(path, 4), km=kernel, timeout=None, coalesce_streams=True)
+        patient = {"timeout": None, "startup_timeout": 600}  # seconds
+        client = NotebookClient(nbformat.read(path, 4), km=kernel, coalesce_streams=True, **patient)
         notebook = client.execute(cwd=str(copy / path.parent.name), cleanup_kc=True)  # a given kernel, too, is ended
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):

@@ -41,14 +41,14 @@ def writing(out):
 def test_a_process_that_is_told_to_end_leaves_nothing(tmp_path, number):
     with writing(tmp_path / "out") as process:
         process.send_signal(number)
-        assert process.wait(60) == -number
+        assert process.wait(600) == -number
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_process_left_is_told_and_removed(tmp_path, recwarn):
     with writing(tmp_path / "out") as process:
         process.kill()
-        process.wait(60)
+        process.wait(600)
     left = tmp_path / ".out.unfinished"
     assert list(tmp_path.iterdir()) == [left]
     with new_folder(tmp_path / "out") as part:

@@ -108,7 +108,7 @@ class Zygote:
         """End the process."""
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(60)
+        self.process.wait(600)
 
 
 def free_port() -> int:
