@@ -18,6 +18,8 @@ _TIMEOUT_SECONDS = 10.0
 _TELLING = ("adapter_config.json", "alpaca_lora.json")
 LOADED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 """Files of a model or an adapter."""
+_OUT_OF_REACH: set[str] = set()
+"""What `resolve_base` gave for models that only the cache has, since the hub could not be reached."""
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -48,6 +50,7 @@ def with_commit(name: str) -> str:
         return name
     commit, unreachable = _asked(repo, revision)
     if commit:
+        _OUT_OF_REACH.discard(f"{repo}@{commit}")
         return f"{repo}@{commit}"
     try:
         there = hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
@@ -58,7 +61,10 @@ def with_commit(name: str) -> str:
                 f"reached: {unreachable}. Give a folder with safetensors weights, a hub id you can reach, or 'demo'."
             ) from error
         return name
-    return f"{repo}@{Path(there).parent.name}"
+    kept = f"{repo}@{Path(there).parent.name}"
+    if unreachable:
+        _OUT_OF_REACH.add(kept)
+    return kept
 
 
 def _asked(repo: str, revision: str | None) -> tuple[str | None, str]:
@@ -86,7 +92,10 @@ def commit_of(resolved: str) -> str | None:
 def pretrained(resolved: str) -> dict[str, Any]:
     """What `resolve_base` gave, as arguments of transformers' `from_pretrained`."""
     repo, revision = split_revision(resolved)
-    return {"pretrained_model_name_or_path": repo, **({"revision": revision} if revision else {})}
+    cached = (
+        {"local_files_only": True} if resolved in _OUT_OF_REACH else {}
+    )  # transformers asks for lists of files, too
+    return {"pretrained_model_name_or_path": repo, **({"revision": revision} if revision else {}), **cached}
 
 
 def hub_name(base_model: str) -> str | None:
