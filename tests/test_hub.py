@@ -61,13 +61,22 @@ def command(it, home, *arguments, code=0):
     return said
 
 
+def asking():
+    """The objects through which libraries ask the hub; they keep the address they were made with."""
+    from huggingface_hub import hf_api
+    from transformers.utils import hub as of_transformers
+
+    return [hf_api.api, *([of_transformers.hf_api()] if hasattr(of_transformers, "hf_api") else [])]
+
+
 @pytest.fixture
 def here(monkeypatch, tmp_path):
     """A hub that this process talks to."""
-    from huggingface_hub import constants, hf_api
+    from huggingface_hub import constants
 
     with hub(KEY) as it:
-        monkeypatch.setattr(hf_api.api, "endpoint", it.url)  # as it was when that module was imported
+        for api in asking():
+            monkeypatch.setattr(api, "endpoint", it.url)
         for name, value in it.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
         files = it.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -143,7 +152,7 @@ def test_a_base_is_pinned_to_its_commit(short_base, rows, tmp_path, here):
 
 
 def test_a_hub_that_cannot_be_reached_is_told_at_once_and_the_cache_serves(run, short_base, here, monkeypatch, caplog):
-    from huggingface_hub import constants, hf_api
+    from huggingface_hub import constants
 
     here.repos["owner/base"] = Repo(private=False)
     here.repos["owner/base"].add({path.name: path.read_bytes() for path in Path(short_base).iterdir()})
@@ -154,7 +163,9 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once_and_the_cache_serves(run, 
     nowhere = "http://127.0.0.1:9"  # nobody listens there
     monkeypatch.setattr(constants, "ENDPOINT", nowhere)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(hf_api.api, "endpoint", nowhere)
+    for api in asking():
+        monkeypatch.setattr(api, "endpoint", nowhere)
+    caplog.clear()
     assert resolve_base("owner/base") == known
     for name, model in zip(("owner/base", "owner/adapter"), models, strict=True):
         assert load(name).generate("Name a duck.") == model.generate("Name a duck.")
