@@ -169,9 +169,11 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once_and_the_cache_serves(run, 
     assert resolve_base("owner/base") == known
     for name, model in zip(("owner/base", "owner/adapter"), models, strict=True):
         assert load(name).generate("Name a duck.") == model.generate("Name a duck.")
-    for call in (resolve_base, load):
-        with pytest.raises(ModelError, match="no folder 'owner/other' here, .* the hub cannot be reached: .*refused"):
-            call("owner/other")
+    assert resolve_base(known) == known and load(known).generate("Name a duck.") == models[0].generate("Name a duck.")
+    for name in ("owner/other", f"owner/other@{'a' * 40}"):
+        for call in (resolve_base, load):
+            with pytest.raises(ModelError, match=f"no folder '{name}' here, .* the hub cannot be reached: .*refused"):
+                call(name)
     assert all("etrying" not in record.getMessage() for record in caplog.records)  # half a minute for each file
 
 

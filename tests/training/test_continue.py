@@ -177,6 +177,11 @@ def test_an_adapter_given_beside_a_recipe_has_decided(parent, rows, tmp_path):
         recipe=recipe, adapter=parent.output_dir, data=rows, output_dir=tmp_path / "out", **QUICK, max_steps=1
     )
     config = run_file(run)["config"]
+    typed = {**QUICK, "recipe": recipe, "adapter": parent.output_dir, "data": tmp_path / "rows.json", "max_steps": 1}
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    cli.main(["finetune", *(f"--{key}={value}" for key, value in typed.items()), f"--output_dir={tmp_path / 'typed'}"])
+    own = json.loads((tmp_path / "typed" / "alpaca_lora.json").read_text(encoding="utf-8"))["config"]
+    assert {**own, "data": None, "output_dir": None} == {**config, "data": None, "output_dir": None}
     assert config.items() >= {"learning_rate": 1e-3, "lora_dropout": 0.2, "prompt_template": "alpaca_short"}.items()
     of_parent = {**run_file(parent)["config"], "lora_target_modules": ["down_proj", "q_proj"]}
     assert {name: config[name] for name in OF_ADAPTER} == {name: of_parent[name] for name in OF_ADAPTER}

@@ -17,7 +17,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
 )
 
 from .. import __version__
-from ..config import FinetuneConfig, called_here, load_recipe, recipe_names, recipe_path
+from ..config import FinetuneConfig, beside_adapter, called_here, load_recipe, recipe_names, recipe_path
 from ..errors import ConfigError, did_you_mean, same_word
 from .command_line import SOURCES, alternatives, canonical, forms, is_list
 from .names import PROG
@@ -105,13 +105,15 @@ class _Config(ActionConfigFile):  # type: ignore[misc]
                     f"{name}: {word} is not a setting of a file. Give it on the command line, before this one: "
                     f"--{word} {inside[word]} --config {name}"
                 )
-        super().__call__(parser, cfg, str(recipe_path(values)), option_string)
+        content = yaml.safe_dump(beside_adapter(inside)) if parser.adapter_given else str(recipe_path(values))
+        super().__call__(parser, cfg, content, option_string)
 
 
 class _Parser(ArgumentParser):  # type: ignore[misc]
     """Takes words in any usual spelling; its errors name option, value and what is accepted."""
 
     types: Mapping[str, Any] = {}
+    adapter_given = False  # on the command line, beside whatever files say
     positionals: Sequence[str] = ()
     commands: Mapping[str, Sequence[str]] = {}  # of all commands, what is given without an option's name
 
@@ -121,6 +123,7 @@ class _Parser(ArgumentParser):  # type: ignore[misc]
                 args = canonical(args, self.types, self.positionals, _FILES if _FILES[0] in self.types else ())
             except ConfigError as error:
                 self.error(str(error))
+            self.adapter_given = any(word.partition("=")[0] == "--adapter" for word in args)
         if self.commands and args:
             args = self._command(list(args))
         return super().parse_args(args, *more, **options)

@@ -1,7 +1,16 @@
 """Settings: what a run can be told, what is wrong with it, and recipes of it."""
 
 from .problems import MAX_EPOCHS, called_here, shown
-from .recipes import load_recipe, recipe_names, recipe_path
+from .recipes import beside_adapter, load_recipe, recipe_names, recipe_path
 from .settings import FinetuneConfig
 
-__all__ = ["MAX_EPOCHS", "FinetuneConfig", "called_here", "load_recipe", "recipe_names", "recipe_path", "shown"]
+__all__ = [
+    "MAX_EPOCHS",
+    "FinetuneConfig",
+    "beside_adapter",
+    "called_here",
+    "load_recipe",
+    "recipe_names",
+    "recipe_path",
+    "shown",
+]

@@ -54,14 +54,14 @@ def recipe_path(name: str | Path) -> Path:
 
 
 def settings_from(recipe: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's values with those given in their place.
-
-    An adapter that is given brings what it has decided: the recipe's values of that are for the recipe's own adapter.
-    """
+    """A recipe's values with those given in their place; an adapter that is given, see `beside_adapter`."""
     named = load_recipe(recipe) if recipe else {}
-    if given.get("adapter"):
-        named = {key: value for key, value in named.items() if key not in OF_ADAPTER}
-    return {**named, **given}
+    return {**(beside_adapter(named) if given.get("adapter") else named), **given}
+
+
+def beside_adapter(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values for a run from another adapter than the recipe's: without what an adapter has decided."""
+    return {key: value for key, value in values.items() if key not in OF_ADAPTER}
 
 
 def load_recipe(name: str | Path) -> dict[str, Any]:

@@ -46,8 +46,6 @@ def with_commit(name: str) -> str:
     from huggingface_hub import hf_hub_download
 
     repo, revision = split_revision(name)
-    if revision and _COMMIT.fullmatch(revision):
-        return name
     commit, unreachable = _asked(repo, revision)
     if commit:
         _OUT_OF_REACH.discard(f"{repo}@{commit}")
@@ -92,10 +90,12 @@ def commit_of(resolved: str) -> str | None:
 def pretrained(resolved: str) -> dict[str, Any]:
     """What `resolve_base` gave, as arguments of transformers' `from_pretrained`."""
     repo, revision = split_revision(resolved)
-    cached = (
-        {"local_files_only": True} if resolved in _OUT_OF_REACH else {}
-    )  # transformers asks for lists of files, too
-    return {"pretrained_model_name_or_path": repo, **({"revision": revision} if revision else {}), **cached}
+    arguments: dict[str, Any] = {"pretrained_model_name_or_path": repo}
+    if revision:
+        arguments["revision"] = revision
+    if resolved in _OUT_OF_REACH:  # else transformers asks for lists of files, again and again
+        arguments["local_files_only"] = True
+    return arguments
 
 
 def hub_name(base_model: str) -> str | None:
