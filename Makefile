@@ -12,6 +12,9 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install $(if $(VERBOSE),,--quiet) --no-compile --disable-pip-version-check -c constraints.txt
 RUN_DIR := runs/quickstart
 
+# Python keeps what it compiles of the libraries; compiling torch and transformers anew takes half of a command's time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-slow test-all test-cuda test-rehearsal lint format types docs clean
 
