@@ -11,11 +11,11 @@ import pytest
 
 from alpaca_lora import finetune
 from alpaca_lora.data.records import load_records
-from alpaca_lora.errors import ConfigError
+from alpaca_lora.errors import ConfigError, RunInterrupted
 from alpaca_lora.evaluation.contamination import check_contamination
 from alpaca_lora.evaluation.pairs import Pair
 from alpaca_lora.planning import inspect
-from alpaca_lora.runs.run_file import RunFile
+from alpaca_lora.runs.run_file import RunFile, read_contract
 from alpaca_lora.training import callbacks
 from alpaca_lora.training.trainer import AlpacaTrainer
 
@@ -93,6 +93,18 @@ def test_a_mixed_run_goes_on_in_the_same_order_after_it_was_stopped(settings, st
     Path("val.json").write_text(json.dumps(json.loads(Path("val.json").read_text())[:-1]))
     with pytest.raises(ConfigError, match="resume: the records of val_data changed since the run began"):
         finetune(output_dir="out", **settings, resume=True)
+
+
+def test_whole_numbers_are_the_same_settings_as_floats(settings, steps, tmp_path):
+    """YAML, JSON and Python write 3 or 3.0; the checkpoint is this run's, and knows its prompt."""
+    settings |= {"output_dir": "run", "prompt_template": "alpaca_short", "resume": "auto"}
+    with pytest.raises(RunInterrupted):
+        finetune(**settings, lora_alpha=16, num_epochs=3, stop_after=2)
+    assert read_contract("run/checkpoints/checkpoint-2") == read_contract("run") is not None
+    first, second = settings["data"]
+    data = [{**first, "weight": 1.0}, {**second, "weight": "3e0"}]
+    finetune(**{**settings, "data": data}, lora_alpha=16.0, num_epochs=3.0)
+    assert len(steps) == 5
 
 
 def test_the_run_file_says_what_was_read_and_opens_it_again(settings):

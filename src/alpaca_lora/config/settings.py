@@ -224,6 +224,10 @@ class FinetuneConfig:
         problems = list(problems_of(self))
         if problems:
             raise ConfigError(problems)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.type in ("float", "float | None") and type(value) is int:
+                object.__setattr__(self, entry.name, float(value))  # 16 and 16.0 are one setting, and one run
 
     @classmethod
     def make(cls, recipe: str | None = None, **overrides: Any) -> FinetuneConfig:

@@ -17,7 +17,10 @@ FORM = "{'messages': [{'role': 'user', 'content': <text>}, {'role': 'assistant',
 # Kind -> what such conversations are, what to do, and the expression for their records; KEY is the key of the turns.
 KINDS = {
     "split": ("conversations, cut into a 'prompt' and a 'completion' that are lists of messages", "Join the two",
-              "[{'messages': row['prompt'] + row['completion']} for row in rows]"),
+              "[{'messages': row.pop('prompt') + row.pop('completion'), **row} for row in rows]"),
+    "apart": ("conversations whose last answer stands apart, in 'completion'", "Put it behind the others",
+              "[{'messages': [*row.pop('prompt'), {'role': 'assistant', 'content': row.pop('completion')}], **row} "
+              "for row in rows]"),
     "parts": ("conversations with images, audio or other parts that are no text",
               "A text model reads text: remove these rows, or write what the parts show in words.", ""),
     "others": ("conversations with turns of unknown speakers",
@@ -25,7 +28,7 @@ KINDS = {
     "names": ("conversations with other names for the speakers or their texts",
               "Give them the usual names: {'role': 'user' or 'assistant', 'content': <text>}.", ""),
     "as text": ("conversations written as JSON inside a text", "Read the texts as JSON",
-                "[{'messages': json.loads(row[KEY])} for row in rows]"),
+                "[{'messages': json.loads(row.pop(KEY)), **row} for row in rows]"),
     "answer first": ("conversations that the assistant begins",
                      "Remove the assistant's first turn, or these rows if nothing in them answers a user.", ""),
     "no answer": ("conversations in which nobody answers",
@@ -34,7 +37,7 @@ KINDS = {
     "unlearned": ("conversations of which nothing is to be learned",
                   "Remove these rows, or the marks ('train', 'weight', 'loss_weight') of the turns to learn.", ""),
     "another key": ("conversations under a key that is not read", "Give them the usual key",
-                    "[{'messages': row[KEY]} for row in rows]"),
+                    "[{'messages': row.pop(KEY), **row} for row in rows]"),
 }  # fmt: skip
 
 
@@ -46,7 +49,7 @@ def is_conversation(row: Mapping[str, Any]) -> bool:
 def kind_of(row: Mapping[str, Any]) -> str:
     """Which of KINDS a row is, or "" for another conversation, and for none."""
     if _is_split(row):
-        return "split"
+        return "split" if isinstance(row["completion"], list) else "apart"
     key, turns = _turns(row)
     if not turns:
         texts = [row[key] for key in TURN_KEYS if isinstance(row.get(key), str)]
@@ -89,5 +92,9 @@ def _has_other_parts(content: Any) -> bool:
 
 
 def _is_split(row: Mapping[str, Any]) -> bool:
-    both = row.get("prompt"), row.get("completion")
-    return all(isinstance(one, list) and one and isinstance(one[0], Mapping) and "role" in one[0] for one in both)
+    prompt, completion = row.get("prompt"), row.get("completion")
+    return _are_messages(prompt) and (_are_messages(completion) or isinstance(completion, str))
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .compressed import is_compressed
 from .rows import path_of
 
 
 def python_command(code: str, source: str) -> str:
     """The shell command that runs a line of Python, in which FILE and OUT stand for a source and a new file."""
     file, out = _names(source)
+    if is_compressed(path_of(source)):
+        opened = r"io.TextIOWrapper(pyarrow.input_stream(FILE), \1)"
+        code = "import io, pyarrow; " + re.sub(r"open\(FILE, (encoding='[\w-]+')\)", opened, code)
     code = re.sub(r"\b(FILE|OUT)\b", lambda word: quoted(file if word[0] == "FILE" else out), code)
     return f'python -c "{code}"'
 

@@ -16,7 +16,12 @@ _ALWAYS_BYTES = 1 << 28
 
 def inner_suffix(path: Path) -> str:
     """The suffix of what is inside, in small letters: `.jsonl` for `data.jsonl.gz`, and for `data.jsonl` too."""
-    return Path(path.stem if path.suffix.lower() in _SUFFIXES else path.name).suffix.lower()
+    return Path(path.stem if is_compressed(path) else path.name).suffix.lower()
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file's name says so."""
+    return path.suffix.lower() in _SUFFIXES
 
 
 def compression_of(head: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ...errors import DataError
 from .commands import new_file, quoted
+from .compressed import is_compressed
 from .rows import path_of
 
 _BYTE_ORDER_MARKS = (
@@ -189,6 +190,10 @@ def _convert(source: str, encoding: str, errors: str = "") -> str:
     """The command that writes a file as UTF-8."""
     path = path_of(source)
     how = f"{encoding!r}, {errors!r}" if errors else repr(encoding)
-    text = f"Path({quoted(path.as_posix())}).read_bytes().decode({how})"
+    if is_compressed(path):
+        modules, read = "import pyarrow; from pathlib import Path", f"pyarrow.input_stream({quoted(path.as_posix())}).read()"
+        path = path.with_suffix("")
+    else:
+        modules, read = "from pathlib import Path", f"Path({quoted(path.as_posix())}).read_bytes()"
     out = quoted(new_file(path, f".utf8{path.suffix}"))
-    return f'python -c "from pathlib import Path; Path({out}).write_bytes({text}.encode())"'
+    return f'python -c "{modules}; Path({out}).write_bytes({read}.decode({how}).encode())"'

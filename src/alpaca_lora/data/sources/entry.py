@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,14 @@ class SourceEntry:
         for name, choices in (("votes", ("majority", "every")), ("raters", ("people", "judges"))):
             if getattr(self, name) not in (None, *choices):
                 raise DataError(f"{self.path}: {name} is {getattr(self, name)!r}, and must be {' or '.join(choices)}.")
-        if self.weight is not None and not (_is_number(self.weight) and self.weight > 0):
-            raise DataError(f"{self.path}: weight is {self.weight!r}, and must be a number above 0.")
-        if self.count is not None and not (_is_number(self.count) and isinstance(self.count, int) and self.count > 0):
-            raise DataError(f"{self.path}: count is {self.count!r}, and must be a whole number of at least 1.")
+        if self.weight is not None:
+            if not 0 < (weight := _number(self.weight)) < math.inf:
+                raise DataError(f"{self.path}: weight is {self.weight!r}, and must be a number above 0.")
+            object.__setattr__(self, "weight", weight)
+        if self.count is not None:
+            if not 1 <= (count := _number(self.count)) < math.inf or count != int(count):
+                raise DataError(f"{self.path}: count is {self.count!r}, and must be a whole number of at least 1.")
+            object.__setattr__(self, "count", int(count))
         if self.weight is not None and self.count is not None:
             raise DataError(f"{self.path}: weight and count both say how many records are taken. Give one.")
         if self.columns is not None:
@@ -122,5 +127,8 @@ def _entry(entry: Any, named: str) -> SourceEntry:
     return SourceEntry(**entry)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: object) -> float:
+    """A number, also one that YAML takes for a text (1e-1); NaN if it is none."""
+    with suppress(ValueError, OverflowError):
+        return float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    return math.nan

@@ -25,7 +25,7 @@ _WEIGHTS = "Pass it where a model is asked for, and name a file of records here.
 _PIXELS = "Name the file with the records; this library reads text only."
 # What stands in backquotes is Python, and is shown as a command.
 _SHEET = (
-    "Save the sheet as CSV UTF-8 in the program that made it. With pandas: "
+    "Save the sheet as CSV UTF-8 in the program that made it. With pandas and openpyxl: "
     "`import pandas; pandas.read_excel(FILE).to_json(OUT, orient='records')`"
 )
 _TRUSTED = (

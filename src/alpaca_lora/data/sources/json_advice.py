@@ -5,27 +5,41 @@ Asked only after the decoder refused a text, so that good files cost nothing.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections import Counter
+from typing import Any
 
 from .commands import python_command
 
 CONFLICT = "this is a conflict marker of git. Choose one side of each conflict, and remove the markers."
 _CONFLICT = re.compile(r"^(?:<{7} .*|={7}|>{7} .*)$", re.MULTILINE)
+_COMMENT = r"//.*|/[*][\s\S]*?[*]/"
+_SURPLUS = rf"(\x22(?:[^\x22\x5c]|\x5c.)*\x22)|{_COMMENT}|,(?=(?:\s|{_COMMENT})*[\]}}])"
+"""A string, which stays, or a comment or a comma before a closing bracket. Without quotes and doubled backslashes, for
+it stands inside a command."""
 # What reads a text that JSON cannot be, and the modules it needs.
 _READERS = {
     "python": ("ast.literal_eval(TEXT)", "ast, json"),
     "breaks": ("json.loads(TEXT, strict=False)", "json"),
     "nan": ("json.loads(TEXT, parse_constant=lambda name: None)", "json"),
-    "yaml": ("yaml.safe_load(TEXT.replace(chr(9), ' '))", "json, yaml"),  # keys without quotes, commas at the end
+    "surplus": (
+        f"json.loads(re.sub(r'{_SURPLUS}', r'\\1', TEXT), strict=False, parse_constant=lambda name: None)",
+        "json, re",
+    ),
+    "yaml": ("yaml.safe_load(TEXT.replace(chr(9), ' '))", "json, yaml"),  # keys without quotes
 }
+_YAML_TRIED = 1 << 18  # characters; YAML reads 50,000 a second
+_CORRECT = "Correct the JSON there."
 # What stands where the decoder stopped, or its own message; what that is; the reader.
 _SIGNS = (
     (r"'|(?:True|False|None)\b", "These are Python's dicts, not JSON.", "python"),
     ("Invalid control character", "A line break or tab inside a string is written \\n or \\t.", "breaks"),
     (r"Invalid \\", "A backslash is written twice in JSON: \\\\. Write the file with json.dump, which does that.", ""),
     ("[“”„‘’«»]", "Strings stand in straight quotes (\"). Replace the others around keys and values.", ""),
-    (r"//|/\*|#", "JSON has no comments. Remove them.", ""),
+    (r"//|/\*", "JSON has no comments. Remove them.", "surplus"),
+    ("#", "JSON has no comments. Remove them.", ""),
 )  # fmt: skip
 
 
@@ -36,22 +50,74 @@ def advice(text: str, error: json.JSONDecodeError, source: str) -> str:
         if re.match(sign, found) or re.match(sign, error.msg):
             return f"{what} {rewrite(text, source, reader)}" if reader else what
     if before == "," and found[:1] in ("}", "]"):
-        return "A comma stands before the closing bracket. " + rewrite(text, source, "yaml")
+        return "A comma stands before the closing bracket. " + rewrite(text, source, "surplus")
     if before in ("{", ",") and re.match(r"[A-Za-z_]\w*: ", found):
         return "This is JSON5 or JavaScript: in JSON, keys stand in quotes. " + rewrite(text, source, "yaml")
-    return "Correct the JSON there."
+    return _CORRECT
 
 
 def rewrite(text: str, source: str, reader: str) -> str:
-    """The command that reads what Python can read and JSON cannot, and writes it as JSON."""
-    parse, modules = _READERS[reader]
-    opened = "open(FILE, encoding='utf-8-sig')"
+    """The command that reads what Python can read and JSON cannot, and writes it as JSON; it has been tried here."""
     first = text.strip().split("\n", 1)[0].rstrip(" \t\r,")
-    if first[:1] == "{" and first[-1:] == "}" and reader != "breaks":  # one line at a time
-        rows = f"[{parse.replace('TEXT', 'line')} for line in {opened} if line.strip()]"
+    for name in (reader, "surplus") if reader in ("breaks", "nan") else (reader,):
+        by_line = first[:1] == "{" and first[-1:] == "}" and name != "breaks"
+        try:
+            for part in filter(str.strip, text.split("\n")) if by_line else [text]:
+                _try(part, name)
+        except _TwiceError as error:
+            return f"{error} {_CORRECT}"
+        except Exception:  # what a text that is no JSON may be to a parser
+            continue
+        parse, modules = _READERS[name]
+        opened = "open(FILE, encoding='utf-8-sig')"
+        if by_line:
+            rows = f"[{parse.replace('TEXT', 'line')} for line in {opened} if line.strip()]"
+        else:
+            rows = parse.replace("TEXT", f"{opened}.read()")
+        return "Rewrite the file: " + python_command(f"import {modules}; json.dump({rows}, open(OUT, 'w'))", source)
+    return _CORRECT
+
+
+class _TwiceError(Exception):
+    """A key stands twice in an object: a parser would keep one of its values."""
+
+
+def _try(text: str, reader: str) -> None:
+    """Read as a reader's command does, and raise where it would fail or drop a value."""
+    if reader == "python":
+        for node in ast.walk(ast.parse(text.strip(), mode="eval")):
+            if isinstance(node, ast.Dict):
+                _once((key.value if isinstance(key, ast.Constant) else None, None) for key in node.keys)
+        ast.literal_eval(text.strip())
+    elif reader == "yaml":
+        import yaml
+
+        if len(text) < _YAML_TRIED:
+            text = text.replace("\t", " ")
+            for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
+                _once((key.value, None) for key, _ in node.value)
+            yaml.safe_load(text)
     else:
-        rows = parse.replace("TEXT", f"{opened}.read()")
-    return "Rewrite the file: " + python_command(f"import {modules}; json.dump({rows}, open(OUT, 'w'))", source)
+        text = re.sub(_SURPLUS, r"\1", text) if reader == "surplus" else text
+        constant = int if reader == "breaks" else lambda name: None  # int("NaN") fails, and `breaks` would write it again
+        json.loads(text, strict=reader == "nan", parse_constant=constant, object_pairs_hook=_once)
+
+
+def _mappings(node: Any) -> list[Any]:
+    """The mappings of a YAML text."""
+    if isinstance(node.value, str):
+        return []
+    inner = [one for pair in node.value for one in (pair if isinstance(pair, tuple) else [pair])]
+    found = [node] if node.id == "mapping" else []
+    return [*found, *(one for each in inner for one in _mappings(each))]
+
+
+def _once(pairs: Any) -> dict[Any, Any]:
+    pairs = list(pairs)
+    key, times = Counter(key for key, _ in pairs).most_common(1)[0] if pairs else (None, 1)
+    if key is not None and times > 1:
+        raise _TwiceError(f"Besides, the key {key!r} stands more than once in one object; keep one of them.")
+    return dict(pairs)
 
 
 def foreign_lines(text: str, source: str) -> str:

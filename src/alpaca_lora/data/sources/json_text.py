@@ -66,7 +66,7 @@ def _read_array(text: str, start: int, source: str) -> Rows:
         if text.startswith(",", at):
             at = _skip_space(text, at + 1)
             if text.startswith("]", at):
-                _stop(text, at, source, "a comma stands before the closing ']'. " + rewrite(text, source, "yaml"))
+                _stop(text, at, source, "a comma stands before the closing ']'. " + rewrite(text, source, "surplus"))
         elif text.startswith("]", at):
             closed = True
         elif at == len(text):

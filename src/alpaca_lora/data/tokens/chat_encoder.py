@@ -16,6 +16,7 @@ starts behind them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -79,6 +80,7 @@ class ChatEncoder(Encoder):
         first = self._first_free(messages, tools)
         try:
             text = self._render(messages, tools, first, add_generation_prompt=True)
+            self._check_known(messages, tools, text, first)
         except TemplateError as error:
             raise DataError(str(error)) from error
         return self._encoded([(text, first)])[0]
@@ -121,36 +123,45 @@ class ChatEncoder(Encoder):
         else:
             found = next(reversed([*self.specials.pattern.finditer(rest)]), None)  # a call of a tool may end otherwise
             texts = _Texts(before, rest[: found.start()] if found else rest, found[0] if found else "", first)
-        self._check_kept(messages, tools, texts)
+        self._check_known(messages[:-1], tools, before, first)
+        self._check_answer(messages[-1], texts)
         return texts
 
-    def _check_kept(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], texts: _Texts
-    ) -> None:
-        """Raise TemplateError if the template leaves out the answer, a system text or the tools."""
-        answer = messages[-1]
+    def _check_answer(self, answer: Mapping[str, Any], texts: _Texts) -> None:
+        """Raise TemplateError if the template leaves out the answer, or what was thought before it."""
         if not texts.response.strip() and (answer["content"].strip() or answer.get("tool_calls")):
             what = "the calls of tools" if answer.get("tool_calls") else "the assistant's answer"
-            raise TemplateError(
-                f"the chat template {self.template.name!r} leaves out {what}, so there is nothing to learn. Give one "
-                "that writes it as a .jinja file, or remove these records"
-            )
-        hide = self.specials.hide if texts.first else lambda value, first: value
-        for message in messages[:-1]:
-            if message["role"] == "system" and hide(message["content"], texts.first).strip() not in texts.before:
-                raise TemplateError(
-                    f"the chat template {self.template.name!r} leaves out the system text. Give one that writes it as "
-                    "a .jinja file, or put the text into the user's first turn"
-                )
-        inner = [tool.get("function") for tool in tools]
-        names = [
-            (one if isinstance(one, Mapping) else tool).get("name") for one, tool in zip(inner, tools, strict=True)
-        ]
-        if any(isinstance(name, str) and name not in texts.before for name in names):
-            raise TemplateError(
-                f"the chat template {self.template.name!r} leaves out the tools. Give one that writes them as a .jinja "
-                "file, or remove them from the records"
-            )
+            raise self._leaves_out(f"{what}, so there is nothing to learn", "it", "remove these records")
+        if not self._is_in(texts.response, answer.get("reasoning_content"), texts.first):
+            raise self._leaves_out("the answer's 'reasoning_content'", "it", "remove that key from the turns")
+
+    def _check_known(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str, first: int
+    ) -> None:
+        """Raise TemplateError if the text of messages leaves out a system text, a tool, its call or what it gave."""
+        for message in messages:
+            role, said = message.get("role"), message.get("content")
+            if role == "system" and not self._is_in(text, said, first):
+                raise self._leaves_out("the system text", "it", "put the text into the user's first turn")
+            if role == "tool" and not self._is_in(text, said, first):
+                raise self._leaves_out("what a tool gave", "it", "remove it")
+            if any(name not in text for name in _names(message.get("tool_calls") or ())):
+                raise self._leaves_out("the calls of tools", "them", "remove them")
+        if any(name not in text for name in _names(tools)):
+            raise self._leaves_out("the tools", "them", "remove them")
+
+    def _leaves_out(self, what: str, which: str, otherwise: str) -> TemplateError:
+        return TemplateError(
+            f"the chat template {self.template.name!r} leaves out {what}. Give one that writes {which} as a .jinja file, "
+            f"or {otherwise}"
+        )
+
+    def _is_in(self, text: str, said: Any, first: int) -> bool:
+        """Whether a rendered text has a message's in it, as it is or as JSON; true of what is no text."""
+        if not isinstance(said, str):
+            return True
+        said = (self.specials.hide(said, first) if first else said).strip()
+        return said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text
 
     def _turn(self, texts: _Texts, prompt: list[int], joined: list[int]) -> Turn:
         end = [self._special_ids.get(texts.end, self.eos_id)]
@@ -212,6 +223,13 @@ class ChatEncoder(Encoder):
         """Where hidden special-token text begins; 0 if there is none."""
         data = [[dict(message) for message in messages], [dict(tool) for tool in tools]]
         return self.specials.first_free(data) if self.specials.held_by(data) else 0
+
+
+def _names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of tools, or of calls of them."""
+    inner = [tool.get("function") for tool in tools]
+    named = [(one if isinstance(one, Mapping) else tool).get("name") for one, tool in zip(inner, tools, strict=True)]
+    return [name for name in named if isinstance(name, str)]
 
 
 def user_message(instruction: str, input: str = "") -> dict[str, str]:
