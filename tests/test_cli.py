@@ -259,7 +259,7 @@ def test_a_wrong_setting_in_a_file_names_the_nearest(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text("learning_rat: 1e-4\n", encoding="utf-8")
     code, _, err = run(capsys, "finetune", "--config", tmp_path / "run.yaml")
     assert code == 2
-    assert "does not accept option 'learning_rat'. Did you mean 'learning_rate'?" in err
+    assert "'learning_rat' is not a setting. Did you mean 'learning_rate'?" in err
 
 
 @pytest.mark.parametrize(

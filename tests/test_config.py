@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alpaca_lora.config import FinetuneConfig, load_recipe, recipe_names, recipe_path
+from alpaca_lora import cli
+from alpaca_lora.config import FinetuneConfig, called_here, load_recipe, recipe_names, recipe_path
 from alpaca_lora.errors import AlpacaLoraError, ConfigError
 
+MIGRATING = Path(__file__).parents[1] / "docs" / "migrating.md"
 GIVEN: dict[str, Any] = {"base_model": "demo", "data": "seeds", "output_dir": "out"}
 NO_BASE = "base_model is missing. Name one: a hub id, a folder, or demo; or an adapter to continue."
 
@@ -348,3 +351,35 @@ def test_numbers_of_numpy_are_numbers():
     config = FinetuneConfig(base_model="-", data="-", output_dir="-", **given)
     assert (config.batch_size, config.learning_rate) == (4, 0.5)
     assert type(config.batch_size) is int and type(config.learning_rate) is float
+
+
+def theirs():
+    """Each option in the tables of docs/migrating.md that is no setting here, with the settings it stands beside."""
+    known = [entry.name for entry in fields(FinetuneConfig)]
+    for line in MIGRATING.read_text(encoding="utf-8").splitlines():
+        cells = [re.sub(r"\(.*?\)", "", cell) for cell in line.split("|")]  # without defaults
+        if len(cells) > 3 and "columns" not in line and "messages" not in line:
+            names, ours = ("\n".join(re.findall(r"`([^`]+)`", cell)) for cell in cells[1:3])
+            called = [word for word in re.findall(r"^[a-z_0-9]+", ours, re.MULTILINE) if word in known]
+            for name in re.findall(r"(?:^|--)([a-z][a-z_]*)(?=$| |=)", names, re.MULTILINE):
+                if name not in known:
+                    yield name, called, known
+
+
+def test_names_of_other_tools_are_told_as_the_page_tells_them():
+    found = list(theirs())
+    assert len(found) > 40
+    for name, called, known in found:
+        said = called_here(name, known)
+        assert any(one in said for one in called or ["Nothing here is set by that"]), (name, said, called)
+
+
+def test_all_unknown_names_of_a_file_are_told_at_once(tmp_path, capsys):
+    (tmp_path / "axolotl.yml").write_text("model_name_or_path: x\nsequence_len: 512\nsample_packing: true\n")
+    told = problems(str(tmp_path / "axolotl.yml"), data="seeds", output_dir="out")
+    assert [one.split(" Here")[0] for one in told[:3]] == [
+        f"{name!r} is not a setting." for name in ("model_name_or_path", "sequence_len", "sample_packing")
+    ]
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", "--recipe", str(tmp_path / "axolotl.yml"), "--data", "seeds", "--output_dir", "out"])
+    assert re.search(r"'base_model'.*\n.*'cutoff_len'.*\n.*'layout'", capsys.readouterr().err)

@@ -210,7 +210,7 @@ def test_what_cannot_be_compared_is_a_sentence(made, run, tmp_path):
     assert "some of the same seed" in refused([whole, made("again")], [run])
     old = made("old")
     (old / NAME).unlink()
-    assert "kept no losses by record" in refused(whole, old)
+    assert "has no losses by record (eval_records.jsonl). Its own command with --resume auto" in refused(whole, old)
     bare = made("bare", val_set_size=0)
     (bare / NAME).unlink()
     assert "had no validation records" in refused(whole, bare)

@@ -168,6 +168,16 @@ def test_too_few_records_are_told_at_the_first_evaluation(settings, tmp_path):
     assert "too few for an interval" in found.verdict
 
 
+@pytest.mark.slow
+def test_records_of_one_half_are_refused_after_the_first_trial(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("alpaca_lora.experiments.sweep.chooses", lambda name: False)
+    said = []
+    with pytest.raises(ConfigError, match="val_set_size: 8 validation records cannot be split into one half"):
+        given = {**settings, "val_set_size": 8, "max_steps": 2}
+        sweep({"learning_rate": [1e-3, 1e-2]}, str(tmp_path), write=lambda text, **_: said.append(text), **given)
+    assert len(said) == 1
+
+
 def test_losses_that_say_nothing_of_each_other_are_no_grid(tmp_path):
     """The lowest loss of DPO is that of the highest beta, whatever the answers."""
     given = {"base_model": "demo", "data": "pairs.jsonl", "max_steps": 8, "write": print}

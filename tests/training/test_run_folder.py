@@ -212,6 +212,13 @@ def rescaled(out):
     (out / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}), encoding="utf-8")
 
 
+def halved(out):
+    first, *evaluations = (out / "eval_records.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in evaluations]
+    edited = [json.dumps({**row, "losses": [loss / 2 for loss in row["losses"]]}) for row in rows]
+    (out / "eval_records.jsonl").write_text("\n".join([first, *edited]) + "\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("damage", "flaw"),
     [
@@ -219,6 +226,9 @@ def rescaled(out):
         (zeroed, "adapter_model.safetensors is not what the run wrote"),
         (rescaled, "adapter_config.json is not what the run wrote"),
         (lambda out: (out / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda out: (out / "history.jsonl").unlink(), "history.jsonl is missing"),
+        (lambda out: os.truncate(out / "history.jsonl", 50), "history.jsonl is not what the run wrote"),
+        (halved, "eval_records.jsonl is not what the run wrote"),
     ],
 )
 def test_a_finished_run_whose_result_is_gone_is_written_again(settings, whole, tmp_path, capfd, damage, flaw):
@@ -228,6 +238,8 @@ def test_a_finished_run_whose_result_is_gone_is_written_again(settings, whole, t
     run = finetune(output_dir=out, resume="auto", **settings)
     assert f"finished, but {flaw}. It is written again." in capfd.readouterr().out
     assert run.history == whole.history
+    for name in ("history.jsonl", "eval_records.jsonl"):
+        assert (out / name).read_bytes() == (whole.output_dir / name).read_bytes()
     after = {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".json", ".safetensors")}
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} <= {"alpaca_lora.json"}

@@ -6,11 +6,13 @@ Options are read off the public functions and off `FinetuneConfig`, so that each
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
 import sys
 import warnings
+from contextlib import redirect_stderr
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -22,7 +24,7 @@ from .. import generation, planning, selfinstruct, serving
 from ..against_base import regressions
 from ..config import FinetuneConfig
 from ..data.lint import lint
-from ..errors import AlpacaLoraError, RunInterrupted
+from ..errors import AlpacaLoraError, ConfigError, RunInterrupted
 from ..evaluation.answers import answer
 from ..evaluation.benchmarks import benchmark
 from ..evaluation.compare_models import compare, compare_report
@@ -159,7 +161,9 @@ _COMMANDS: dict[str, Command] = {
         {FinetuneConfig: ("objective", "prompt_template", "cutoff_len", "train_on_inputs", "new_tokens", "columns")},
     ),
     "regressions": Command(
-        training.regressions, (regressions,), {"model": "adapter, merged or fully fine-tuned folder"}
+        partial(training.regressions, lambda text: _setting("data", text)),
+        (regressions,),
+        {"model": "adapter, merged or fully fine-tuned folder"},
     ),
     "lint": Command(making_data.lint, (lint,), {"data": _DATA}),
     "plan": Command(training.plan, (planning.plan,), {}, {FinetuneConfig: dict.fromkeys(_PLANNED)}),
@@ -216,9 +220,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _setting(name: str, text: str) -> Any:
-    """A setting as `finetune` reads it."""
+    """A setting as `finetune` reads it, for another command."""
     needed = [f"--{other}=-" for other in ("data", "output_dir") if other != name]
-    return getattr(_parser().parse_args(["finetune", f"--{name}={text}", *needed]).finetune, name)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return getattr(_parser().parse_args(["finetune", f"--{name}={text}", *needed]).finetune, name)
+    except SystemExit as error:
+        raise ConfigError(said.getvalue().rpartition("error: ")[2].strip()) from error
 
 
 def _parser() -> ArgumentParser:

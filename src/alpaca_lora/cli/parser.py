@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any, NoReturn, get_type_hints
 
 import yaml
@@ -17,7 +18,15 @@ from jsonargparse import (  # type: ignore[attr-defined]
 )
 
 from .. import __version__
-from ..config import FinetuneConfig, beside_adapter, called_here, load_recipe, recipe_names, recipe_path
+from ..config import (
+    FinetuneConfig,
+    beside_adapter,
+    called_here,
+    load_recipe,
+    recipe_names,
+    recipe_path,
+    unknown_settings,
+)
 from ..errors import ConfigError, did_you_mean, same_word
 from .command_line import SOURCES, alternatives, canonical, forms, is_list
 from .names import PROG
@@ -105,6 +114,8 @@ class _Config(ActionConfigFile):  # type: ignore[misc]
                     f"{name}: {word} is not a setting of a file. Give it on the command line, before this one: "
                     f"--{word} {inside[word]} --config {name}"
                 )
+        if problems := unknown_settings(inside, [entry.name for entry in fields(FinetuneConfig)]):
+            parser.error("\n".join(f"{recipe_path(values)}: {problem}" for problem in problems))
         content = yaml.safe_dump(beside_adapter(inside)) if parser.adapter_given else str(recipe_path(values))
         super().__call__(parser, cfg, content, option_string)
 

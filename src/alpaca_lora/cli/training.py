@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from shlex import quote
 from typing import Any
 
@@ -43,11 +44,11 @@ def tune(config: FinetuneConfig) -> None:
         print(f"  {here} merge {quote(out)} {quote(out + '-merged')}")
 
 
-def regressions(**given: Any) -> None:
-    """Print what training changed."""
+def regressions(parse: Callable[[str], Any], data: str | None = None, **given: Any) -> None:
+    """Print what training changed; `parse` reads `data` as `finetune` does."""
     from ..against_base import regressions
 
-    print(regressions(**given))
+    print(regressions(data=None if data is None else parse(data), **given))
 
 
 def plan(**given: Any) -> None:

@@ -1,6 +1,6 @@
 """Settings: what a run can be told, what is wrong with it, and recipes of it."""
 
-from .problems import MAX_EPOCHS, called_here, shown
+from .problems import MAX_EPOCHS, called_here, shown, unknown_settings
 from .recipes import beside_adapter, load_recipe, recipe_names, recipe_path
 from .settings import FinetuneConfig
 
@@ -13,4 +13,5 @@ __all__ = [
     "recipe_names",
     "recipe_path",
     "shown",
+    "unknown_settings",
 ]

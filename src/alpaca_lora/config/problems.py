@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import did_you_mean
@@ -179,18 +179,42 @@ def shown(value: object) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-_ELSEWHERE = {  # names of alpaca-lora, stanford_alpaca and TRL whose nearest word here would be another setting
-    **dict.fromkeys(("max_length", "max_seq_length", "model_max_length"), "cutoff_len"),
-    **dict.fromkeys(("micro_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"), "max_tokens"),
-    **dict.fromkeys(("packing", "group_by_length", "padding_free"), "layout"),
-    **dict.fromkeys(("bf16", "fp16"), "dtype"),
-    "resume_from_checkpoint": "resume",
-    "load_best_model_at_end": "keep",
+_ELSEWHERE = {  # names of other tools -> ours, where the nearest word here would be another setting, or none is near
+    "model_name_or_path model model_name": ("base_model",),
+    "train_dataset dataset datasets dataset_name train_file": ("data",),
+    "eval_dataset": ("val_data", "val_set_size"),
+    "eval_strategy evaluation_strategy": ("val_set_size", "eval_steps"),
+    "formatting_func dataset_text_field": ("prompt_template",),
+    "completion_only_loss": ("train_on_inputs",),
+    "max_length max_seq_length model_max_length sequence_len": ("cutoff_len",),
+    "micro_batch_size": ("max_tokens",),
+    "per_device_train_batch_size gradient_accumulation_steps": ("batch_size", "max_tokens"),
+    "packing packing_strategy group_by_length padding_free sample_packing": ("layout",),
+    "peft_config": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    "lora_modules_to_save modules_to_save": ("new_tokens",),
+    "load_in_4bit quantization_config model_init_kwargs": ("method=qlora", "load_in_8bit"),
+    "optim": ("optimizer",),
+    "bf16 fp16 tf32 torch_dtype": ("dtype",),
+    "load_best_model_at_end": ("keep",),
+    "resume_from_checkpoint": ("resume", "adapter"),
+    "warmup_ratio": ("warmup_steps",),
+    "wandb_project wandb_run_name wandb_watch wandb_log_model": ("report_to",),
+    "fsdp_config fsdp_transformer_layer_cls_to_wrap": ("fsdp",),
+    "add_eos_token assistant_only_loss truncation_mode eos_token pad_token deepspeed logging_steps cache_dir": (),
 }
+_CALLED = {name: ours for names, ours in _ELSEWHERE.items() for name in names.split()}
 
 
 def called_here(name: str, known: list[str]) -> str:
     """What an unknown setting is called among the `known`, as a sentence to append, or "" when none is near."""
-    if _ELSEWHERE.get(name) in known:
-        return f" Here it is {_ELSEWHERE[name]!r}, see docs/migrating.md."
-    return did_you_mean(name, known)
+    ours = _CALLED.get(name)
+    if ours is None or any(one.partition("=")[0] not in known for one in ours):
+        return did_you_mean(name, known)
+    if not ours:
+        return " Nothing here is set by that, see docs/migrating.md."
+    return f" Here it is {' or '.join(map(repr, ours))}, see docs/migrating.md."
+
+
+def unknown_settings(values: Iterable[object], known: list[str]) -> list[str]:
+    """A sentence for each name that is not known."""
+    return [f"{key!r} is not a setting.{called_here(str(key), known)}" for key in values if key not in known]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from .data_names import plain_data
-from .problems import PATHS, called_here, problems_of
+from .problems import PATHS, problems_of, unknown_settings
 from .recipes import settings_from
 
 
@@ -242,7 +242,7 @@ class FinetuneConfig:
         """
         values = settings_from(recipe, overrides)
         known = [entry.name for entry in fields(cls)]
-        problems = [f"{key!r} is not a setting.{called_here(str(key), known)}" for key in values if key not in known]
+        problems = unknown_settings(values, known)
         problems += [f"{key} is missing." for key in ("data", "output_dir") if key not in values]
         if not problems:
             return cls(**values)

@@ -90,7 +90,10 @@ def read_run(folder: Path, command: str, of: Callable[[str], bool] | None = None
         if run_file.config.get("val_set_size") == 0 or not any("eval_loss" in line for line in history):
             why = "had no validation records. Train it with val_set_size"
         else:
-            why = f"kept no losses by record ({NAME}): an earlier version wrote it. Train it again"
+            why = (
+                f"has no losses by record ({NAME}). Its own command with --resume auto puts back what was deleted; a run "
+                "of an earlier version has to be trained again. Do that"
+            )
         raise ConfigError(f"{command}: the run in {folder} {why}, and compare then.")
     step = result_step(run_file, kept.losses)
     if step not in kept.losses:

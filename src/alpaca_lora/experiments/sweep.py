@@ -179,16 +179,29 @@ def _halve(trials: list[Trial], write: Callable[..., Any]) -> list[TrialResult]:
 
 
 def _too_few(trial: Trial) -> str:
-    """What is to be said after the first evaluation if there will be a winner, but no interval; "" else."""
+    """What is to be said after the first evaluation if there will be a winner, but no interval; "" else.
+
+    Raises:
+        ConfigError: there can be no winner.
+    """
     kept = read_eval_records(trial.folder)
     names = {*kept.hashes} if kept else set()
     compared = len([name for name in names if not chooses(name)])
     if not names or compared >= FEWEST:
         return ""
+    _check_halves(len(names) - compared, len(names))
     return (
         f"Too few validation records: {len(names)}, of which the best two trials are compared on {compared}; an "
         f"interval takes {FEWEST}. The sweep will name a best, without a verdict. To have one, stop it and give more."
     )
+
+
+def _check_halves(chosen: int, records: int) -> None:
+    if not 0 < chosen < records:
+        raise ConfigError(
+            f"val_set_size: {records} validation records cannot be split into one half to choose by and one to compare "
+            "on. Give more."
+        )
 
 
 def _result(trial: Trial, upto: int) -> TrialResult:
@@ -198,11 +211,7 @@ def _result(trial: Trial, upto: int) -> TrialResult:
     if trial.failure or kept is None or not steps:
         return TrialResult(trial.name, trial.folder, max(steps, default=0), None, "broke off")
     chosen = [place for place, name in enumerate(kept.hashes) if chooses(name)]
-    if not 0 < len(chosen) < len(kept.hashes):
-        raise ConfigError(
-            f"val_set_size: {len(kept.hashes)} validation records cannot be split into one half to choose by and one "
-            "to compare on. Give more."
-        )
+    _check_halves(len(chosen), len(kept.hashes))
     ended = RunFile.read(trial.folder) if upto == trial.steps else None
     step = result_step(ended, steps) if ended else max(steps)
     loss = float(kept.losses[step][chosen].sum() / kept.tokens[chosen].sum())

@@ -14,7 +14,7 @@ from .adapter_files import WEIGHTS, is_adapter
 from .benchmarks import BENCHMARKS
 from .checkpoints import MANIFEST
 from .run_file import RUN_FILE, RunFile
-from .saved_adapter import SavedAdapter, check_finished
+from .saved_adapter import SavedAdapter
 from .whole_model import CERTIFICATE, check_weights
 
 CARD = "README.md"
@@ -69,7 +69,11 @@ def published_files(folder: str | Path) -> list[Path]:
     if os.path.exists(path / MANIFEST):
         raise AdapterError(f"{folder}: is a checkpoint of a run. Let the run end, and give its output_dir.")
     run_file = RunFile.read(path)
-    check_finished(path, run_file)
+    if run_file is not None and run_file.finished is False:
+        raise AdapterError(
+            f"{folder}: holds a run that has not ended, so there is nothing to publish yet. Continue it with the same "
+            "command and --resume auto."
+        )
     if run_file is not None and run_file.finished and (flaw := result_flaw(path, run_file)):
         raise AdapterError(
             f"{folder}: does not hold what its run gave: {flaw}. The run's own command with --resume auto writes it "

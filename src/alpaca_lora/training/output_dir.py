@@ -33,6 +33,7 @@ def output_dir_locked(folder: Path) -> Iterator[None]:
     if os.path.exists(folder) and not folder.is_dir():
         raise ConfigError(f"output_dir: {folder} is a file; name a folder.")
     lock, made = FileLock(folder / ".lock", blocking=False), not os.path.exists(folder)
+    locked_before = os.path.exists(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -46,7 +47,8 @@ def output_dir_locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if [entry.name for entry in folder.iterdir()] == [".lock"]:
+        empty = [entry.name for entry in folder.iterdir()] == [".lock"]
+        if empty or not (locked_before or (folder / RUN_FILE).exists()):  # what was refused leaves nothing
             (folder / ".lock").unlink()  # before it is released: whoever waits for it would lock a file that is gone
             if made:
                 with suppress(OSError):

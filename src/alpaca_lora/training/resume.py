@@ -8,7 +8,10 @@ from pathlib import Path
 from ..config import FinetuneConfig
 from ..errors import ConfigError
 from ..models.distributed import from_first_rank, processes
+from ..runs.checkpoints import checkpoints_in, step_of
+from ..runs.eval_records import NAME as EVAL_RECORDS
 from ..runs.eval_records import EvalRecords
+from ..runs.history import NAME as HISTORY
 from ..runs.history import begin_history
 from ..runs.result import result_flaw
 from ..runs.run_file import RunFile
@@ -27,12 +30,23 @@ def is_whole(output_dir: Path, previous: RunFile) -> bool:
     """Whether the run is finished and its result as it was written; says so, or what is wrong with it."""
     if not previous.finished:
         return False
-    flaw = from_first_rank(result_flaw(output_dir, previous) if processes().is_main_process else None)
+    first = processes().is_main_process
+    flaw = from_first_rank(result_flaw(output_dir, previous) or _flaw_of_records(output_dir) if first else None)
     if flaw is None:
         processes().print(f"{output_dir} holds this run, finished; nothing is left to do.")
     else:
         processes().print(f"{output_dir} holds this run, finished, but {flaw}. It is written again.")
     return flaw is None
+
+
+def _flaw_of_records(output_dir: Path) -> str | None:
+    """Which of the files that grew with a run does not begin with its last checkpoint's copy."""
+    checkpoint = max(checkpoints_in(output_dir / "checkpoints"), key=step_of, default=output_dir)
+    for copy in filter(Path.is_file, (checkpoint / HISTORY, checkpoint / EVAL_RECORDS)):
+        own = output_dir / copy.name
+        if not own.is_file() or not own.read_bytes().startswith(copy.read_bytes()):
+            return f"{copy.name} is {'not what the run wrote' if own.is_file() else 'missing'}"
+    return None
 
 
 def starting_point(config: FinetuneConfig, run: str) -> Path | None:

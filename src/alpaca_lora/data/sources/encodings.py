@@ -191,7 +191,10 @@ def _convert(source: str, encoding: str, errors: str = "") -> str:
     path = path_of(source)
     how = f"{encoding!r}, {errors!r}" if errors else repr(encoding)
     if is_compressed(path):
-        modules, read = "import pyarrow; from pathlib import Path", f"pyarrow.input_stream({quoted(path.as_posix())}).read()"
+        modules, read = (
+            "import pyarrow; from pathlib import Path",
+            f"pyarrow.input_stream({quoted(path.as_posix())}).read()",
+        )
         path = path.with_suffix("")
     else:
         modules, read = "from pathlib import Path", f"Path({quoted(path.as_posix())}).read_bytes()"

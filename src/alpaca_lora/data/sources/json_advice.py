@@ -99,7 +99,9 @@ def _try(text: str, reader: str) -> None:
             yaml.safe_load(text)
     else:
         text = re.sub(_SURPLUS, r"\1", text) if reader == "surplus" else text
-        constant = int if reader == "breaks" else lambda name: None  # int("NaN") fails, and `breaks` would write it again
+        constant = (
+            int if reader == "breaks" else lambda name: None
+        )  # int("NaN") fails, and `breaks` would write it again
         json.loads(text, strict=reader == "nan", parse_constant=constant, object_pairs_hook=_once)
 
 

@@ -105,6 +105,8 @@ def _open_name(name: str, entry: SourceEntry) -> Rows:
 
 def _open_path(path: Path, source: str, entry: SourceEntry) -> Rows:
     if not os.path.exists(path):
+        if path.is_symlink():
+            raise DataError(f"{source}: this is a link to {os.readlink(path)}, which is not there. Check the path.")
         raise DataError(
             f"{source}: no such file (looked in {path.parent.absolute()}).{_similar_file(path)} Check the path."
         )
