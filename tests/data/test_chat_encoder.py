@@ -312,10 +312,16 @@ def test_private_characters_in_data_stay_themselves(encoders):
 
 
 DROPS = (
-    "{{ bos_token }}{% for message in messages if message.role != 'system' %}[{{ message.role }}] {{ message.content }}"
+    "{{ bos_token }}{% for message in messages if message.role not in ('system', 'tool') %}[{{ message.role }}] {{ message.content }}"
     "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 BARE_CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "add"}}]}
+FIVE = {"role": "assistant", "content": "5"}
+CALLS = (
+    "{% for message in messages %}[{{ message.role }}] {{ message.content if message.role != 'tool' else message.content "
+    "| tojson }}{{ message.tool_calls | default('') | tojson }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
 SYSTEM_TURN = {"role": "system", "content": "Be brief."}
 BARE_QUESTION = {"role": "user", "content": "Add 2 and 3."}
 
@@ -330,9 +336,22 @@ BARE_QUESTION = {"role": "user", "content": "Add 2 and 3."}
             "the system text",
         ),
         ((BARE_QUESTION, {"role": "assistant", "content": "5"}), ({"name": "add"},), "the tools"),
+        ((BARE_QUESTION, {"role": "tool", "content": "7"}, FIVE), (), "what a tool gave"),
+        ((BARE_QUESTION, BARE_CALL, BARE_QUESTION, FIVE), (), "the calls of tools"),
+        ((BARE_QUESTION, {**FIVE, "reasoning_content": "3 + 2"}), (), "the answer's 'reasoning_content'"),
     ],
 )
 def test_what_a_template_leaves_out_is_an_error(encoders, messages, tools, what):
     encoder = encoder_for(encoders["chatml"].tokenizer, ChatTemplate("mine.jinja", DROPS))
     with pytest.raises(DataError, match=f"'mine.jinja' leaves out {what}.*numbers 1"):
         turns_of(encoder, Conversation(messages, (len(messages) - 1,), tools))
+    if messages[-1] != BARE_CALL and "reasoning_content" not in messages[-1]:
+        with pytest.raises(DataError, match=f"'mine.jinja' leaves out {what}"):  # nor is a model asked with it
+            encoder.message_ids([*messages, BARE_QUESTION], tools)
+
+
+def test_what_a_template_writes_as_json_is_there(encoders):
+    encoder = encoder_for(encoders["chatml"].tokenizer, ChatTemplate("json.jinja", CALLS))
+    result = {"role": "tool", "content": 'a "quoted"\nline é'}
+    ids = encoder.message_ids([BARE_QUESTION, BARE_CALL, result])
+    assert "quoted" in encoder.decode(ids)

@@ -45,6 +45,12 @@ def test_each_instruction_stands_alone(model):
     assert prompts == [f"\n{model.name}> "] * 4
 
 
+def test_a_system_text_is_refused_where_the_template_has_none_and_the_chat_goes_on(model):
+    shown, _ = talk(model, "/system Be brief.", "Name a cat.")
+    assert "The template 'alpaca_short' has no system text" in shown and "Begun anew" not in shown
+    assert model.generate("Name a cat.", "", SHORT) + "\n" in shown
+
+
 def test_a_templates_warning_comes_first(tiny_base_bpe):
     shown, _ = talk(load(tiny_base_bpe, prompt_template="medalpaca"), "/quit")
     assert "Warning: This is no medical device" in shown

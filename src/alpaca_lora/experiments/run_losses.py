@@ -91,8 +91,8 @@ def read_run(folder: Path, command: str, of: Callable[[str], bool] | None = None
             why = "had no validation records. Train it with val_set_size"
         else:
             why = (
-                f"has no losses by record ({NAME}). Its own command with --resume auto puts back what was deleted; a run "
-                "of an earlier version has to be trained again. Do that"
+                f"has no losses by record ({NAME}). Its own command with --resume auto puts back what was deleted; a "
+                "run of an earlier version has to be trained again. Do that"
             )
         raise ConfigError(f"{command}: the run in {folder} {why}, and compare then.")
     step = result_step(run_file, kept.losses)

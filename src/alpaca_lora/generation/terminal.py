@@ -127,6 +127,8 @@ def chat(
                     write(f"\n{who}> {asked}\n{answer}")
             elif command == "/clear":
                 talk.history.clear()
+            elif command == "/system" and rest.strip() and not talk.chats:
+                write(f"The template {model.encoder.template.name!r} has no system text. Train with one of chats.")
             elif command == "/system":
                 talk.history.clear()
                 talk.system = rest.strip()

@@ -27,6 +27,7 @@ ONE = Record("Hi", "", "Ho")
     ("row", "what", "advice"),
     [
         ({"prompt": said(U), "completion": said(A)}, "cut into a 'prompt' and a 'completion'", None),
+        ({"prompt": said(U), "completion": "Ho"}, "whose last answer stands apart, in 'completion'", None),
         ({"messages": [IMAGE, *said(A)]}, "conversations with images, audio or other parts", "in words"),
         ({"messages": [AUDIO, *said(A)]}, "conversations with images, audio or other parts", "in words"),
         ({"messages": said("system: Be kind.", A, U, A)}, "that the assistant begins", "Remove the assistant's first"),
@@ -58,6 +59,33 @@ def test_each_is_named_and_the_last_line_says_what_to_do(tmp_path, monkeypatch, 
     else:
         exec(re.search(r'python -c "(.*)"$', last)[1], {})  # the very command that a user is told to run
         assert load_records("x.records.json").records == [ONE] * 2
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": said(U), "completion": said(A)},
+        {"prompt": said(U), "completion": "Ho"},
+        {"conversation": said(U, A)},
+        {"messages": json.dumps(said(U, A))},
+    ],
+)
+def test_the_command_keeps_what_stands_beside_the_turns(tmp_path, monkeypatch, row):
+    monkeypatch.chdir(tmp_path)
+    beside = {"system": "Be kind.", "tools": [{"type": "function", "function": {"name": "add"}}]}
+    (tmp_path / "x.json").write_text(json.dumps([{**beside, **row}]), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_records("x.json")
+    exec(re.search(r'python -c "(.*)"$', str(caught.value))[1], {})
+    (made,) = load_records("x.records.json").records
+    assert [*made.messages] == said("system: Be kind.", U, A)
+    assert [*made.tools] == beside["tools"]
+
+
+def test_turns_that_nobody_answers_are_counted():
+    rows = [{"messages": said(U, A, U)}, {"messages": said(U, A)}]
+    with pytest.warns(UserWarning, match="turns at the end that nobody answers are not read, in 1 of 2 rows"):
+        assert load_records(rows).records == [ONE] * 2
 
 
 def test_some_that_cannot_be_read_are_counted_among_others_that_can():

@@ -137,6 +137,9 @@ def load_records(
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in unlearned.items())
         said = f"{sum(unlearned.values()):,} answers of its trees are not learned: {reasons}"
         warnings.warn(f"{rows.source}: {said}.", stacklevel=2)
+    if count := readers.unanswered():
+        said = f"turns at the end that nobody answers are not read, in {count:,} of {len(rows.values):,} rows"
+        warnings.warn(f"{rows.source}: {said}.", stacklevel=2)
     told = [one.sentences(len(rows.values), rows.parts) for one in found if one.severity == "warn"]
     if told := [*told, *odd.sentences(len(rows.values), rows.parts)]:
         warnings.warn(f"{rows.source}: {' '.join(told)}", stacklevel=2)

@@ -20,7 +20,7 @@ from ..record import FIELDS, AnyRecord, Record
 from .row_problem import RowProblem, text_of
 from .trees import READ as TREE_KEYS
 from .trees import read_tree, tree_of
-from .turns import BESIDE, read_history, read_turns
+from .turns import BESIDE, read_history, read_turns, role_of
 
 _AROUND = (*BESIDE, "history")  # what Alpaca rows may say beside their fields
 
@@ -53,6 +53,8 @@ class RowReader:
         self._input_seen = False
         self.unlearned: Counter[str] = Counter()
         """Answers of trees that are not learned, by reason."""
+        self.unanswered = 0
+        """Conversations that end in turns that nobody answers."""
         self.repeated = 0
         """Preferences of which both answers begin with the prompt."""
 
@@ -76,7 +78,9 @@ class RowReader:
         if self._is_tree(row):
             return read_tree(row, self.unlearned)
         if turns := self.turns_key(row):
-            return read_turns(row, turns, self.left_out)
+            found = read_turns(row, turns, self.left_out)
+            self.unanswered += role_of(row[turns][-1]) in ("user", "tool")
+            return found
         instruction = text_of(self._value(row, "instruction"), self._keys["instruction"])
         output = text_of(self._value(row, "output"), self._keys["output"])
         record = Record(instruction, text_of(self._input(row), self._input_key or "input"), output)

@@ -88,6 +88,10 @@ class SourceReaders:
         """Answers of trees that are not learned, by reason."""
         return sum((each.reader.unlearned for each in self._each), Counter())
 
+    def unanswered(self) -> int:
+        """Conversations that end in turns that nobody answers."""
+        return sum(each.reader.unanswered for each in self._each)
+
     def repeated_prompts(self, rows: Rows) -> Iterator[str]:
         """What is said if most answers of preferences begin with the prompt, so that it would stand twice."""
         count = sum(each.reader.repeated for each in self._each)

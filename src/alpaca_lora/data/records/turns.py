@@ -108,10 +108,16 @@ def conversation_of(
     return Conversation(tuple(messages), learned, tuple(tools))
 
 
+def role_of(turn: Mapping[str, Any]) -> str | None:
+    """Who says a turn, as chat templates call them; None if it is not known."""
+    said = turn.get("role", turn.get("from"))
+    return ROLES.get(said) if isinstance(said, str) else None
+
+
 def message_of(turn: Mapping[str, Any], number: int, key: str) -> dict[str, Any]:
     role_key, text_key = ("role", "content") if "role" in turn else ("from", "value")
     said = turn.get(role_key)
-    role = ROLES.get(said) if isinstance(said, str) else None
+    role = role_of(turn)
     if role is None:
         raise RowProblem(
             f"{key!r}: turn {number} is from {said!r}; known are {list_keys(ROLES)}.",

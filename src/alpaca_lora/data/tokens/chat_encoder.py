@@ -152,8 +152,8 @@ class ChatEncoder(Encoder):
 
     def _leaves_out(self, what: str, which: str, otherwise: str) -> TemplateError:
         return TemplateError(
-            f"the chat template {self.template.name!r} leaves out {what}. Give one that writes {which} as a .jinja file, "
-            f"or {otherwise}"
+            f"the chat template {self.template.name!r} leaves out {what}. Give one that writes {which} as a .jinja "
+            f"file, or {otherwise}"
         )
 
     def _is_in(self, text: str, said: Any, first: int) -> bool:
