@@ -312,14 +312,14 @@ def test_private_characters_in_data_stay_themselves(encoders):
 
 
 DROPS = (
-    "{{ bos_token }}{% for message in messages if message.role not in ('system', 'tool') %}[{{ message.role }}] {{ message.content }}"
-    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    "{{ bos_token }}{% for message in messages if message.role not in ('system', 'tool') %}[{{ message.role }}] "
+    "{{ message.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 BARE_CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "add"}}]}
 FIVE = {"role": "assistant", "content": "5"}
 CALLS = (
-    "{% for message in messages %}[{{ message.role }}] {{ message.content if message.role != 'tool' else message.content "
-    "| tojson }}{{ message.tool_calls | default('') | tojson }}{{ eos_token }}{% endfor %}"
+    "{% for message in messages %}[{{ message.role }}] "
+    "{{ message.content if message.role != 'tool' else message.content | tojson }}{{ message.tool_calls | default('') | tojson }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 SYSTEM_TURN = {"role": "system", "content": "Be brief."}
