@@ -197,6 +197,14 @@ def test_records_of_one_s_own(run, short_seeds):
     assert found.texts == 50 and found.kl.low < found.kl.mean < found.kl.high
 
 
+def test_records_on_the_command_line_are_what_finetune_takes(run, records, tmp_path, capsys):
+    rows = [{"question": record.instruction, "answer": record.output} for record in records]
+    (tmp_path / "c.json").write_text(json.dumps(rows), encoding="utf-8")
+    mapping = f"{{path: {tmp_path / 'c.json'}, columns: {{instruction: question, output: answer}}}}"
+    cli.main(["regressions", str(run.output_dir), "--data", mapping])
+    assert re.search(rf"validation records +{len(rows)} ", capsys.readouterr().out)
+
+
 def test_a_fully_fine_tuned_model_is_compared_with_the_base_beside_it(settings, tmp_path, capsys):
     full = {"method": "full", "lora_target_modules": None, "learning_rate": 1e-3}
     run = finetune(output_dir=tmp_path / "full", **{**settings, **full})

@@ -319,7 +319,8 @@ BARE_CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "functi
 FIVE = {"role": "assistant", "content": "5"}
 CALLS = (
     "{% for message in messages %}[{{ message.role }}] "
-    "{{ message.content if message.role != 'tool' else message.content | tojson }}{{ message.tool_calls | default('') | tojson }}{{ eos_token }}{% endfor %}"
+    "{{ message.content if message.role != 'tool' else message.content | tojson }}"
+    "{{ message.tool_calls | default('') | tojson }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 SYSTEM_TURN = {"role": "system", "content": "Be brief."}

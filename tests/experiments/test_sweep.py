@@ -187,6 +187,15 @@ def test_losses_that_say_nothing_of_each_other_are_no_grid(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_value_that_cannot_be_is_told_as_the_sweep_s(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(
+            ["sweep", "--base_model", "demo", "--data", "seeds", "--output_dir", "x", "--learning_rate", "1e-3,abc"]
+        )
+    assert end.value.code == "alpaca-lora: learning_rate: 'abc' must be a number."
+    assert "finetune" not in capsys.readouterr().err
+
+
 def test_another_sweep_s_folder_is_refused(settings, tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps({"trials": [], "halving": True}))
     with pytest.raises(ConfigError, match=r"holds another sweep: trials differ"):

@@ -131,6 +131,7 @@ def test_the_lock_is_let_go_of(settings, tmp_path):
     (tmp_path / "full" / "diary.txt").touch()
     with pytest.raises(ConfigError, match="is not empty"):
         finetune(output_dir=tmp_path / "full", **settings)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["diary.txt"]
     assert FileLock(tmp_path / "full" / ".lock", blocking=False).acquire()
 
 

@@ -37,6 +37,12 @@ def test_missing_file_names_the_nearest(tmp_path):
         load_records(tmp_path / "alpaca_dta.json")
 
 
+def test_a_link_to_nothing_is_called_that(tmp_path):
+    (tmp_path / "l.json").symlink_to("gone.json")
+    with pytest.raises(DataError, match="l.json: this is a link to gone.json, which is not there"):
+        load_records(tmp_path / "l.json")
+
+
 def test_unreachable_hub_says_both(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
