@@ -265,7 +265,10 @@ def test_an_answer_cannot_pass_for_the_frame(tmp_path):
 def test_a_budget_ends_it_and_more_goes_on(tmp_path):
     comparison = comparison_of(tmp_path, 10)
     with JudgeServer() as server:
-        verdicts = judge_pairs(comparison, asked(server, concurrency=2, budget=Budget(token_budget=6_000)))
+        with pytest.warns(
+            UserWarning, match="the judge's budget allows no more; .* of 20 are not settled. With a larger"
+        ):
+            verdicts = judge_pairs(comparison, asked(server, concurrency=2, budget=Budget(token_budget=6_000)))
         first = server.kinds["judged"]
         assert 0 < first < 20 and verdicts.unasked == 20 - first
         assert verdicts.spent.tokens + verdicts.unanswered.tokens <= 6_000

@@ -194,6 +194,9 @@ DAMAGE = {
     "another version": lambda text: text.replace('"version": 1', '"version": 2'),
     "other pairs": lambda text: text.replace('"comparison": "', '"comparison": "0'),
     "empty": lambda text: "",
+    "a line less": lambda text: text.rstrip("\n").rpartition("\n")[0] + "\n",
+    "a line twice": lambda text: text.replace('"votes": ', '"votes": 1') + text.splitlines()[-1] + "\n",
+    "one twice for another": lambda text: "\n".join([*text.splitlines()[:-1], text.splitlines()[1]]) + "\n",
 }
 
 
@@ -203,6 +206,22 @@ def test_a_damaged_file_of_votes_is_told(rated, damage):
     path.write_text(DAMAGE[damage](path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(DataError, match=r"Write it again: alpaca-lora compare-report|no file|empty"):
         load(str(rated[0].folder))
+
+
+def test_votes_whose_source_is_gone_are_read_and_not_written_over(rated):
+    folder = rated[0].folder
+    kept = (folder / VOTES).read_bytes()
+    with pytest.warns(UserWarning, match="rated: .* votes of"):
+        before = load(str(folder)).records
+    for path in folder.glob(f"{RATINGS}*"):
+        path.unlink()
+    with pytest.warns(UserWarning, match="rated: .* votes of"):
+        assert load(str(folder)).records == before
+    with pytest.raises(DataError, match=f"{RATINGS}, from which the votes in {VOTES} were counted, is not there"):
+        compare_report(folder)
+    assert (folder / VOTES).read_bytes() == kept
+    (folder / VOTES).unlink()
+    compare_report(folder)  # begun anew
 
 
 def test_damaged_folders_are_told(rated):

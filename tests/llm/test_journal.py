@@ -107,6 +107,12 @@ def test_a_damaged_line_is_named(folder):
         read_journal(folder)
 
 
+def test_an_emptied_journal_is_told(folder):
+    (folder / "journal.jsonl").write_bytes(b"")
+    with pytest.raises(DataError, match="journal.jsonl: has lost its first line. Restore it from a copy"):
+        read_journal(folder)
+
+
 def test_no_journal(tmp_path):
     with pytest.raises(DataError, match="holds no journal.jsonl"):
         read_journal(tmp_path)

@@ -161,6 +161,22 @@ def test_an_answer_that_nobody_judged_is_judged_first(tmp_path):
     assert (tmp_path / "records.jsonl").read_bytes() == wanted
 
 
+@pytest.mark.parametrize("kind", ["judged", "done"])
+def test_a_journal_with_a_line_taken_out_is_told_and_judged_again(tmp_path, kind):
+    with ScriptedServer(GOOD) as server:
+        before = write(server, tmp_path).accepted
+        journal = tmp_path / "journal.jsonl"
+        lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        first = next(line for line in lines if f'"line": "{kind}"' in line)
+        journal.write_text("".join(line for line in lines if line is not first), encoding="utf-8")
+        asked = len(server.bodies)
+        with pytest.raises(DataError, match="a line was taken out .* alpaca-lora self-instruct refilter"):
+            write(server, tmp_path, num_records=before + 5)
+        assert len(server.bodies) == asked
+        refilter(tmp_path)
+        assert write(server, tmp_path, num_records=before + 5).accepted >= before + 5
+
+
 def test_what_requests_are_made_from_may_not_change(tmp_path):
     with ScriptedServer(GOOD) as server:
         write(server, tmp_path, num_records=5)

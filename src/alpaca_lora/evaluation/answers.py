@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError, counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
 from ..llm.budget import Budget
-from ..llm.job import GO_ON
+from ..llm.job import RAISE_IT
 from ..llm.journal import Journal
 from ..llm.model_ref import ModelRef, Prompt, check_sampling
 from ..llm.output_folder import make_folder
@@ -72,7 +72,7 @@ class Answered:
             place, problem = next(iter(self.failed.items()))
             told += f" {counted(len(self.failed), 'instruction')} without one; number {place}: {problem}"
         if self.ended == "budget":
-            told += f" The budget allows no more, so the file is not written yet. {GO_ON}"
+            told += f" The budget allows no more, so the file is not written yet. {RAISE_IT}"
         return told
 
 

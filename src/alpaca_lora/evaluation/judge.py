@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 
+from ..errors import counted
 from ..files import sha256_of_json
 from ..generation.completion import Completion
+from ..llm.job import RAISE_IT
 from ..llm.journal import Journal
 from ..llm.model_ref import ModelRef, Prompt, check_sampling
 from ..llm.questions import Questions, Replies
@@ -45,7 +48,7 @@ def judge_pairs(comparison: Comparison, model: ModelRef, *, temperature: float =
 
     with Journal(comparison.folder / f"judge-{_word(model.name)}", settings, {}) as journal:
         count = 2 * len(comparison.pairs)
-        Questions(
+        ended = Questions(
             journal,
             model,
             count,
@@ -56,7 +59,11 @@ def judge_pairs(comparison: Comparison, model: ModelRef, *, temperature: float =
             temperature=temperature,
             unit="question",
         ).run()
-        return verdicts_in(comparison, journal.state)
+        found = verdicts_in(comparison, journal.state)
+    if ended == "budget":
+        said = f"the judge's budget allows no more; {counted(found.unasked, 'question')} of {count:,} are not settled"
+        warnings.warn(f"{said}. {RAISE_IT}", stacklevel=3)
+    return found
 
 
 def _problem(reply: Completion) -> str:

@@ -59,7 +59,7 @@ def pair_up(paths: Sequence[Path], outputs_a: list[ModelOutput], outputs_b: list
     if not pairs:
         raise DataError(f"the two files answer no instruction in common: {told}. Answer the same file with both.")
     if told:
-        warnings.warn(f"answers to instructions that only one model answered are left out: {told}.", stacklevel=4)
+        warnings.warn(f"answers without a partner in the other file are left out: {told}.", stacklevel=4)
     return pairs
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.votes import HALF, JUDGES, ORDER, PEOPLE, TIE, VOTES, A, B, Vote, votes_text
+from ..data.sources.votes import HALF, JUDGES, ORDER, PEOPLE, TIE, VOTES, A, B, Vote, check_sources, votes_text
 from ..files import write_atomically
 from .comparison import Comparison
 from .people.people_votes import PeopleVotes
@@ -28,7 +28,11 @@ def write_votes(
         read: `state_of` its folder before the votes were read.
         people: Votes of people.
         verdicts: Those of judges; None without any.
+
+    Raises:
+        DataError: what earlier votes came from is not there.
     """
+    check_sources(Path(comparison.folder), read)
     votes = [*_of_people(people), *(_of_judges(verdicts) if verdicts else ())]
     text = votes_text(comparison.fingerprint, read, votes)
     write_atomically(Path(comparison.folder) / VOTES, text)

@@ -29,6 +29,7 @@ from .model_ref import Prompt, Writer
 from .reply import FIRST_REPLIES
 
 GO_ON = "The same command goes on from here."
+RAISE_IT = "With a larger max_cost or token_budget the same command goes on from here."
 
 
 class Question(NamedTuple):

@@ -171,6 +171,8 @@ def _read(path: Path) -> tuple[State, int]:
             state.take(line)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}, line {number}: not a line of a journal ({error!r}).") from None
+    if not state.head:
+        raise DataError(f"{path}: has lost its first line. Restore it from a copy, or name a new folder.")
     if state.head.get("version") != VERSION:
         raise DataError(f"{path}, line 1: version {state.head.get('version')!r}; this library reads {VERSION}.")
     return state, whole

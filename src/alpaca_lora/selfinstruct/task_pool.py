@@ -41,11 +41,16 @@ class TaskPool:
         """Take over what a journal says was judged, without judging it again.
 
         Raises:
-            DataError: another version of the library found other records in the same text.
+            DataError: another version of the library found other records in the same text, or lines are missing.
         """
-        for answer in state.answers:
-            if (judged := state.judged.get(answer["request"])) is None:
-                break  # judged in order, so none after it is
+        restored = state.answers[: len(state.judged)]
+        if [answer["request"] for answer in restored] != [*state.judged]:  # judgements are made in order
+            raise DataError(
+                "journal.jsonl: its answers and their judgements do not belong together; a line was taken out or "
+                "moved. Judge all answers again: alpaca-lora self-instruct refilter."
+            )
+        for answer in restored:
+            judged = state.judged[answer["request"]]
             found = self._parse(answer)[0].records
             if len(found) != judged["parsed"]:
                 raise DataError(

@@ -21,7 +21,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,10 +79,16 @@ def state_of(folder: Path) -> dict[str, Any]:
                 address += "&immutable=1"
             with closing(sqlite3.connect(address, timeout=30, uri=True)) as file:
                 count = "SELECT count(*), coalesce(max(number), 0) FROM ratings"
-                found[RATINGS] = list(file.execute(count).fetchone())
+                if begun(file):
+                    found[RATINGS] = list(file.execute(count).fetchone())
     except (OSError, sqlite3.Error) as error:
         raise DataError(f"{folder}: its votes cannot be read ({error}). Restore the folder from a copy.") from error
     return found
+
+
+def begun(file: sqlite3.Connection) -> bool:
+    """Whether anything was stored in a file of ratings; the process that makes one may be killed before."""
+    return bool(file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def open_comparison(folder: Path, source: str, entry: SourceEntry) -> Rows:
@@ -148,11 +154,16 @@ def _read_votes(folder: Path, source: str, pairs: Mapping[str, Any], fingerprint
         known = all(vote.vote in (A, B, *_WHY) and vote.by in (PEOPLE, JUDGES) for vote in votes)
         if not known or not all(isinstance(one, str) for vote in votes for one in vote):
             raise ValueError("one is none")
+        if head.get("votes", len(votes)) != len(votes):  # absent in files of earlier versions
+            raise ValueError(f"{head['votes']!r} were written, and {len(votes):,} are there")
+        if len({vote[:3] for vote in votes}) < len(votes):
+            raise ValueError("a rater has two on one pair")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as votes ({error}). {again}") from error
     if head.get("comparison") != fingerprint or {vote.pair for vote in votes} - pairs.keys():
         raise DataError(f"{source}: {VOTES} is of other pairs than {COMPARISON}. {again}")
-    if head.get("read") != state_of(folder):
+    before = head.get("read")
+    if not isinstance(before, dict) or any(before.get(name) != now for name, now in state_of(folder).items()):
         raise DataError(f"{source}: there are newer votes than its report has. {again}")
     return votes
 
@@ -227,6 +238,23 @@ def _note(
     return told + (f" Left out: {rest}." if rest else "")
 
 
+def check_sources(folder: Path, read: Mapping[str, Any]) -> None:
+    """Raise DataError if what the votes of a folder's file came from is not there: a new file would lose them.
+
+    Args:
+        folder: A comparison's folder.
+        read: `state_of` it now.
+    """
+    path, before = folder / VOTES, None
+    with suppress(DataError, ValueError):  # a damaged file is written again
+        before = parse_json(read_text_file(path, DataError).partition("\n")[0], str(path), DataError).get("read")
+    if isinstance(before, dict) and (gone := [name for name in before if name not in read]):
+        raise DataError(
+            f"{folder}: {' and '.join(gone)}, from which the votes in {VOTES} were counted, "
+            f"{'is' if len(gone) == 1 else 'are'} not there. Restore what is missing, or remove {VOTES} to begin anew."
+        )
+
+
 def votes_text(comparison: str, read: Mapping[str, Any], votes: Sequence[Vote]) -> str:
     """The file's text.
 
@@ -235,5 +263,5 @@ def votes_text(comparison: str, read: Mapping[str, Any], votes: Sequence[Vote]) 
         read: `state_of` its folder before the votes were read.
         votes: All votes.
     """
-    head = {"version": VERSION, "comparison": comparison, "read": read}
+    head = {"version": VERSION, "comparison": comparison, "read": read, "votes": len(votes)}
     return "".join(f"{json.dumps(line)}\n" for line in (head, *(vote._asdict() for vote in votes)))

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...data.sources.votes import begun
 from ..comparison import Comparison
 from ..statistics.votes import Vote
 from .ratings import COLUMNS, NAME, Rating, check_comparison, damaged
@@ -40,6 +41,8 @@ def read_ratings(folder: str | Path) -> PeopleVotes:
     try:
         with closing(sqlite3.connect(path.absolute().as_uri() + "?mode=ro", timeout=30, uri=True)) as file:
             file.execute("BEGIN")  # one state of the file for all that is read
+            if not begun(file):
+                return PeopleVotes()
             check_comparison(path, dict(file.execute("SELECT name, value FROM settings")), comparison)
             ratings = [Rating(*row) for row in file.execute(f"SELECT {COLUMNS} FROM ratings ORDER BY number")]
     except sqlite3.Error as error:
