@@ -99,9 +99,8 @@ def _try(text: str, reader: str) -> None:
             yaml.safe_load(text)
     else:
         text = re.sub(_SURPLUS, r"\1", text) if reader == "surplus" else text
-        constant = (
-            int if reader == "breaks" else lambda name: None
-        )  # int("NaN") fails, and `breaks` would write it again
+        # `breaks` would write NaN again: int("NaN") fails.
+        constant = int if reader == "breaks" else lambda name: None
         json.loads(text, strict=reader == "nan", parse_constant=constant, object_pairs_hook=_once)
 
 
