@@ -552,3 +552,17 @@ def test_the_earlier_name_of_a_token_budget_is_understood():
         given = cli._parser().parse_args(["answer", "demo", "probe", "out.json", name, "500"]).answer
         assert given.token_budget == 500
     assert cli._parser().parse_args(["plan", "--gpu", "a100-80g", "--max_tokens", "500"]).plan.max_tokens == 500
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--share", "0.5"], "share: does nothing without --rate"),
+        (["--raters", "2", "--share", "0.5"], "raters: does nothing without --rate"),
+        (["--rate", "--token_budget", "5"], "token_budget: does nothing with --rate"),
+    ],
+)
+def test_options_of_the_other_way_of_comparing_are_refused(capsys, tmp_path, words, says):
+    code, _, err = run(capsys, "compare", "a.json", "b.json", "--out", tmp_path / "out", *words)
+    assert code == 1 and says in err
+    assert not (tmp_path / "out").exists()

@@ -58,6 +58,10 @@ def compare(a: str | None, b: str | None, out: str | None, rate: bool, preferenc
         raise ConfigError("compare: give two files of answers, or --preferences FILE.")
     if rate and given["judge"] is not None:
         raise ConfigError("rate, judge: give one at a time; the report has both, if --out is the same.")
+    if rate:
+        _check_options(given, rating_page.rate, compare_models.compare, "with")
+    else:
+        _check_options(given, compare_models.compare, rating_page.rate, "without")
     out = out or f"{Path(a).stem}-vs-{Path(b).stem}"
     if rate:
 
@@ -80,6 +84,14 @@ def report(folder: str) -> None:
 def benchmark(**given: Any) -> None:
     """Print the scores."""
     print(benchmarks.benchmark(**given))
+
+
+def _check_options(given: dict[str, Any], taking: Any, other: Any, how: str) -> None:
+    """Raise ConfigError if an option was given that only the other way of comparing takes."""
+    taken, defaults = signature(taking).parameters, signature(other).parameters
+    idle = [name for name in given if name not in taken and given[name] not in (defaults[name].default, None, [])]
+    if idle:
+        raise ConfigError([f"{name}: does nothing {how} --rate. Leave it out." for name in idle])
 
 
 def _taken_by(function: Any, given: dict[str, Any]) -> dict[str, Any]:
