@@ -566,3 +566,9 @@ def test_options_of_the_other_way_of_comparing_are_refused(capsys, tmp_path, wor
     code, _, err = run(capsys, "compare", "a.json", "b.json", "--out", tmp_path / "out", *words)
     assert code == 1 and says in err
     assert not (tmp_path / "out").exists()
+
+
+def test_each_unknown_option_has_its_own_hint(capsys):
+    code, _, err = run(capsys, "finetune", "--data", "seeds", "--output_dir", "x", "--deepspeed", "z", "--bf16", "true")
+    assert code == 2
+    assert "deepspeed: Nothing here is set by that, see docs/migrating.md. bf16: Here it is 'dtype'" in err

@@ -154,8 +154,13 @@ class _Parser(ArgumentParser):  # type: ignore[misc]
 def _sentence(message: str, parser: Any) -> str:
     """One sentence for a message of jsonargparse or argparse; one that is not known stays as it is."""
     known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
-    if found := re.match(r"unrecognized arguments: -+([\w-]+)|.* does not accept option '([^']+)'", message):
-        near = called_here((found[1] or found[2]).replace("-", "_"), known)
+    if message.startswith("unrecognized arguments: "):
+        unknown = re.findall(r" --?([a-z][\w-]*)", message)
+        hints = {name: called_here(name.replace("-", "_"), known) for name in unknown}
+        said = "".join(f" {name}:{hint}" if len(hints) > 1 else hint for name, hint in hints.items() if hint)
+        return f"{message}.{said}" if said else message
+    if found := re.match(r".* does not accept option '([^']+)'", message):
+        near = called_here(found[1].replace("-", "_"), known)
         return message + ("." + near if near else "")
     if found := re.match(r"argument \w+: invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
         choices = re.findall(r"[\w-]+", found[2])

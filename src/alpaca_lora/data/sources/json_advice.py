@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from .commands import python_command
@@ -64,9 +65,9 @@ def rewrite(text: str, source: str, reader: str) -> str:
         try:
             for part in filter(str.strip, text.split("\n")) if by_line else [text]:
                 _try(part, name)
-        except _TwiceError as error:
-            return f"{error} {_CORRECT}"
-        except Exception:  # what a text that is no JSON may be to a parser
+        except TwiceError as error:
+            return f"Besides, {error}"
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # ast has them all
             continue
         parse, modules = _READERS[name]
         opened = "open(FILE, encoding='utf-8-sig')"
@@ -78,8 +79,22 @@ def rewrite(text: str, source: str, reader: str) -> str:
     return _CORRECT
 
 
-class _TwiceError(Exception):
+class TwiceError(ValueError):
     """A key stands twice in an object: a parser would keep one of its values."""
+
+
+def unique_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """An object of a parser's pairs.
+
+    Raises:
+        TwiceError: a key stands in two of them.
+    """
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise TwiceError(f"the key {twice!r} stands more than once in one object. Keep one of them.")
+    return found
 
 
 def _try(text: str, reader: str) -> None:
@@ -87,21 +102,24 @@ def _try(text: str, reader: str) -> None:
     if reader == "python":
         for node in ast.walk(ast.parse(text.strip(), mode="eval")):
             if isinstance(node, ast.Dict):
-                _once((key.value if isinstance(key, ast.Constant) else None, None) for key in node.keys)
+                unique_keys((key.value, None) for key in node.keys if isinstance(key, ast.Constant))
         ast.literal_eval(text.strip())
     elif reader == "yaml":
         import yaml
 
         if len(text) < _YAML_TRIED:
             text = text.replace("\t", " ")
-            for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
-                _once((key.value, None) for key, _ in node.value)
-            yaml.safe_load(text)
+            try:
+                yaml.safe_load(text)
+                for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
+                    unique_keys((key.value, None) for key, _ in node.value)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from error
     else:
         text = re.sub(_SURPLUS, r"\1", text) if reader == "surplus" else text
         # `breaks` would write NaN again: int("NaN") fails.
         constant = int if reader == "breaks" else lambda name: None
-        json.loads(text, strict=reader == "nan", parse_constant=constant, object_pairs_hook=_once)
+        json.loads(text, strict=reader == "nan", parse_constant=constant, object_pairs_hook=unique_keys)
 
 
 def _mappings(node: Any) -> list[Any]:
@@ -111,14 +129,6 @@ def _mappings(node: Any) -> list[Any]:
     inner = [one for pair in node.value for one in (pair if isinstance(pair, tuple) else [pair])]
     found = [node] if node.id == "mapping" else []
     return [*found, *(one for each in inner for one in _mappings(each))]
-
-
-def _once(pairs: Any) -> dict[Any, Any]:
-    pairs = list(pairs)
-    key, times = Counter(key for key, _ in pairs).most_common(1)[0] if pairs else (None, 1)
-    if key is not None and times > 1:
-        raise _TwiceError(f"Besides, the key {key!r} stands more than once in one object; keep one of them.")
-    return dict(pairs)
 
 
 def foreign_lines(text: str, source: str) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from typing import Any, NoReturn
 
 from ...errors import DataError
 from .containers import unwrapping
-from .json_advice import advice, foreign_lines, rewrite
+from .json_advice import advice, foreign_lines, rewrite, unique_keys
 from .rows import Rows
 
 _LONG_NUMBER = re.compile(r"\d{1000,}")
@@ -169,18 +168,10 @@ def _skip_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice!r} stands more than once in one object. Keep one of them.")
-    return row
-
-
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(
         f"{name} is not JSON. Write null for a missing value; pandas does: df.to_json(path, orient='records'). "
     )
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_no_constant)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ...errors import DataError, a, did_you_mean
 from ..columns import list_keys
 from ..record import Record
+from .comparisons import is_comparison, open_comparison
 from .compressed import compression_of, decompress, inner_suffix
 from .containers import unwrapping
 from .encodings import decode_text
@@ -26,7 +27,6 @@ from .json_text import read_json
 from .paths import Source, list_sources
 from .rows import Rows, path_of
 from .tables import csv_header, read_csv, read_parquet
-from .votes import is_comparison, open_comparison
 
 SEEDS = "seeds"
 """The word for the packaged seed records; a file of that name is `./seeds`."""

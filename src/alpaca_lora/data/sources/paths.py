@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from ...errors import DataError, did_you_mean
 from ..columns import list_keys
+from .comparisons import is_comparison
 from .compressed import inner_suffix
 from .entry import SourceEntry
 from .parts import missing_parts
 from .rows import path_of
-from .votes import is_comparison
 
 SAVED = ("state.json", "dataset_dict.json")
 """Files that mark a folder written by `Dataset.save_to_disk`, which is one source."""
